@@ -1,0 +1,1 @@
+"""Data sets, the image store, augmentation and batches."""

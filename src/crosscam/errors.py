@@ -1,0 +1,65 @@
+"""What can go wrong, as a tree.
+
+    CrosscamError               every error this package raises on purpose
+    ├── InputError              the user gave something that cannot be used (also a ValueError)
+    │   ├── DataError           a data set, folder or list is missing, incomplete or inconsistent
+    │   ├── ImageError          one picture cannot be decoded or is out of bounds
+    │   ├── FeatureError        features or labels handed to retrieval do not fit
+    │   └── RecipeError         a setting is unknown, mistyped or contradictory
+    ├── MissingExtraError       an optional package is needed for this (also an ImportError)
+    ├── CheckpointError         a run folder or weights file cannot be read or does not fit
+    └── TrainingError           training cannot go on (a loss is not finite, a disk is full)
+
+A message says what came, what is needed and what to do.  The command line prints it without
+a traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "CrosscamError",
+    "DataError",
+    "FeatureError",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "RecipeError",
+    "TrainingError",
+]
+
+
+class CrosscamError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(CrosscamError, ValueError):
+    """The user gave something that cannot be used."""
+
+
+class DataError(InputError):
+    """A data set, folder or list is missing, incomplete or inconsistent."""
+
+
+class ImageError(InputError):
+    """One picture cannot be decoded or is out of bounds."""
+
+
+class FeatureError(InputError):
+    """Features or labels handed to retrieval do not fit."""
+
+
+class RecipeError(InputError):
+    """A setting is unknown, mistyped or contradictory."""
+
+
+class MissingExtraError(CrosscamError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+
+class CheckpointError(CrosscamError):
+    """A run folder or weights file cannot be read or does not fit."""
+
+
+class TrainingError(CrosscamError):
+    """Training cannot go on."""

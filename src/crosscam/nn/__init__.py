@@ -1,0 +1,1 @@
+"""Backbones, layers and losses that methods are built from."""
