@@ -1,0 +1,168 @@
+"""Pooling, normalization and initialization that methods and backbones share.
+
+Shapes: B batch, C channels, h w cells of a map.  Pooling returns float32 (float64 for float64
+input) also inside autocast, because what follows is a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from crosscam.errors import InputError
+
+__all__ = [
+    "IBN",
+    "BNNeck",
+    "GeM",
+    "global_avg_pool",
+    "global_max_pool",
+    "init_kaiming",
+    "init_norm",
+    "init_normal",
+    "init_xavier",
+]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def global_avg_pool(maps: Tensor) -> Tensor:
+    """Mean over all cells: [B, C, h, w] -> [B, C]."""
+    _require_map(maps)
+    return maps.mean((2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
+
+
+def global_max_pool(maps: Tensor) -> Tensor:
+    """Maximum over all cells: [B, C, h, w] -> [B, C].  Equal maxima share the gradient."""
+    _require_map(maps)
+    return maps.amax((2, 3)).to(torch.promote_types(maps.dtype, torch.float32))
+
+
+class GeM(nn.Module):
+    """Generalized-mean pooling, [B, C, h, w] -> [B, C] (Radenovic et al., TPAMI 2019, eq. 4).
+
+    y = (mean over cells of max(x, eps)^p)^(1/p); p = 1 is average pooling, p -> inf is max
+    pooling.  One exponent serves all channels and is learned unless ``learnable=False``.
+
+    Args:
+        p: initial exponent, > 0.
+        eps: floor on the activations, > 0; x^p has no derivative in p at 0.
+        learnable: whether p is trained.
+    """
+
+    def __init__(self, p: float = 3.0, *, eps: float = 1e-6, learnable: bool = True) -> None:
+        super().__init__()
+        if p <= 0 or eps <= 0:
+            raise InputError(f"GeM needs p > 0 and eps > 0, got p={p}, eps={eps}.")
+        self.p = nn.Parameter(torch.tensor(float(p)), requires_grad=learnable)
+        self.eps = eps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        _require_map(maps)
+        with torch.autocast(maps.device.type, enabled=False):
+            x = maps.to(torch.promote_types(maps.dtype, torch.float32)).clamp(min=self.eps)
+            p = self.p.to(x.dtype)
+            return x.pow(p).mean((2, 3)).pow(1 / p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p.item():.4g}, eps={self.eps}"
+
+
+class BNNeck(nn.BatchNorm1d):
+    """Batch normalization between metric feature and identity loss, its bias frozen at zero.
+
+    [B, D] -> [B, D].  Luo et al., CVPRW 2019, section 3.5: the hyperplanes of a bias-free
+    classifier behind it pass through the origin.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.bias.requires_grad_(False)
+
+
+class IBN(nn.Module):
+    """Instance normalization on the first half of the channels, batch normalization on the rest.
+
+    [B, C, h, w] -> [B, C, h, w].  Pan et al., "Two at Once", ECCV 2018, the IBN-a block.  State
+    names ``IN`` and ``BN`` are those of the published weights.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 2:
+            raise InputError(
+                f"IBN splits the channels in two and needs at least 2, got {channels}."
+            )
+        self.instances = channels // 2
+        self.IN = nn.InstanceNorm2d(self.instances, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.instances)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat(
+            [self.IN(maps[:, : self.instances]), self.BN(maps[:, self.instances :])], dim=1
+        )
+
+
+def init_normal(module: ModuleT, std: float = 0.001) -> ModuleT:
+    """Weights of all convolutions and linear layers from N(0, std), biases 0; returns ``module``.
+
+    Known values: 0.001 classifiers (Luo et al.; MPN), 0.01 the 512-d layer of SAN's encoder.
+    """
+    for layer in _linear_layers(module):
+        nn.init.normal_(layer.weight, std=std)
+        _zero_bias(layer)
+    return module
+
+
+def init_kaiming(module: ModuleT, mode: Literal["fan_in", "fan_out"] = "fan_out") -> ModuleT:
+    """Weights of all convolutions and linear layers from N(0, 2 / fan) (He et al., 2015).
+
+    Biases 0; returns ``module``.  Known values: "fan_out" backbones and the IDE embedding layer,
+    "fan_in" the reduction layers of MGN-type heads.
+    """
+    for layer in _linear_layers(module):
+        nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+        _zero_bias(layer)
+    return module
+
+
+def init_xavier(module: ModuleT, gain: float = 0.02) -> ModuleT:
+    """Xavier-normal weights of all convolutions and linear layers, biases 0; returns ``module``.
+
+    Known value: gain 0.02 for SAN's decoder.
+    """
+    for layer in _linear_layers(module):
+        nn.init.xavier_normal_(layer.weight, gain=gain)
+        _zero_bias(layer)
+    return module
+
+
+def init_norm(module: ModuleT, std: float = 0.0) -> ModuleT:
+    """Weights of all normalization layers from N(1, std), biases 0; returns ``module``.
+
+    Known values: 0.02 in SAN's decoder, the IDE head and MGN-type reductions; 0 elsewhere.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.affine:
+            nn.init.normal_(layer.weight, mean=1.0, std=std)
+            nn.init.zeros_(layer.bias)
+    return module
+
+
+def _linear_layers(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d | nn.Linear]:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            yield layer
+
+
+def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _require_map(maps: Tensor) -> None:
+    if maps.ndim != 4:
+        raise InputError(f"pooling needs a map [B, C, h, w], got {list(maps.shape)}.")
