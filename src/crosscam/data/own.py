@@ -1,0 +1,468 @@
+"""Your own pictures: one folder per person, or a list in a CSV file.
+
+Persons may have any name; they become numbers.  Cameras are optional: without them nothing is
+left out of a ranking.  Where no split is given, one is made that depends only on the names and
+a seed, and that keeps every person on one side.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from crosscam.data.findings import Finding, Parsed, finding, row
+from crosscam.data.listing import image_files, shuffled
+from crosscam.errors import DataError
+from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
+
+__all__ = ["from_csv", "from_folder", "make_split"]
+
+Cameras = Literal["auto", "none"]
+SPLITS = ("train", "query", "gallery")
+
+_FOLDERS = {
+    "train": ("train", "bounding_box_train", "image_train"),
+    "query": ("query", "probe", "image_query"),
+    "gallery": ("gallery", "test", "bounding_box_test", "image_test"),
+}
+# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg, frame_cam12.png: a camera stands between underscores.
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d{1,4})(?:s\d+)?(?=_|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A picture as named by its owner."""
+
+    path: Path
+    key: str  # its place below the root, with '/', for splits that are the same everywhere
+    person: str
+    camera: str  # "" where unknown
+    split: str  # "" where none is given
+
+
+def from_folder(
+    root: Path,
+    *,
+    train_fraction: float = 0.5,
+    query_fraction: float = 0.25,
+    seed: int = 0,
+    cameras: Cameras = "auto",
+) -> Parsed:
+    """Own pictures in folders: ``root/PERSON/*.jpg``, or the same below train, query and gallery.
+
+    The camera is the folder between person and picture (``alice/cam2/1.jpg``) or stands in the
+    name (``alice/x_c2_1.jpg``); ``cameras="none"`` reads none.  In a split folder, pictures may
+    also lie flat with names like ``0002_c1_....jpg``.  Without split folders the persons are
+    split: ``train_fraction`` of them train, and of the others ``query_fraction`` of the images
+    ask (at least one each, and only such as have a match).
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"folder: {root} is {'a file' if root.exists() else 'not there'}. Give a folder that "
+            "holds one folder per person."
+        )
+    findings: list[Finding] = []
+    by_lower = {p.name.lower(): p for p in root.iterdir() if p.is_dir()}
+    split_folders = {
+        split: by_lower[n] for split, names in _FOLDERS.items() for n in names if n in by_lower
+    }
+    entries: list[_Entry] = []
+    if split_folders:
+        used = set(split_folders.values())
+        unread = sorted(
+            p.name for p in by_lower.values() if p not in used and not p.name.startswith(".")
+        )
+        if unread:
+            findings.append(
+                finding(
+                    "warning",
+                    "unread-folder",
+                    f"{len(unread):,} folders beside {', '.join(p.name for p in used)} are not "
+                    "read.",
+                    "Where there are split folders, every picture belongs in one.",
+                    "Move these folders into train, query or gallery.",
+                    unread,
+                )
+            )
+        for split, base in split_folders.items():
+            entries += _person_folders(root, base, split, findings)
+    else:
+        entries = _person_folders(root, root, "", findings)
+    return _assemble(
+        "folder", root, entries, findings, cameras, train_fraction, query_fraction, seed
+    )
+
+
+def from_csv(
+    root: Path,
+    *,
+    train_fraction: float = 0.5,
+    query_fraction: float = 0.25,
+    seed: int = 0,
+    cameras: Cameras = "auto",
+) -> Parsed:
+    """Own pictures in a list: columns ``path,pid`` and, if known, ``camid`` and ``split``.
+
+    ``root`` is the CSV file, or a folder with one such file.  Paths are relative to the file's
+    folder.  ``split`` is train, query or gallery; without that column persons are split as for
+    ``from_folder``.  Other columns are passed over.  ``cameras="none"`` ignores ``camid``.
+    """
+    path = _csv_file(root)
+    table = _read_csv(path)
+    header = table[0][1]
+    column = {name: i for i, name in enumerate(header)}
+    findings: list[Finding] = []
+    entries: list[_Entry] = []
+    bad: dict[str, list[str]] = defaultdict(list)
+    for line, cells in table[1:]:
+        get = {
+            name: cells[column[name]].strip()
+            if name in column and column[name] < len(cells)
+            else ""
+            for name in ("path", "pid", "camid", "split")
+        }
+        get["split"] = get["split"].lower()
+        if not get["path"] or not get["pid"]:
+            bad["blank"].append(f"line {line}")
+            continue
+        if "split" in column and get["split"] not in SPLITS:
+            bad["split"].append(f"line {line} ({get['split'] or 'blank'})")
+            continue
+        file = path.parent / get["path"]
+        if not os.path.isfile(file):  # noqa: PTH113 a third of the time of Path.is_file
+            file = path.parent / get["path"].replace("\\", "/")
+            if not file.is_file():
+                bad["file"].append(get["path"])
+                continue
+        entries.append(_Entry(file, get["path"], get["pid"], get["camid"], get["split"]))
+    rows = len(table) - 1
+    if bad["blank"]:
+        findings.append(
+            finding(
+                "error",
+                "blank-cell",
+                f"{len(bad['blank']):,} of {rows:,} rows of {path} have no path or no pid.",
+                "Every row needs both.",
+                "Fill them in, or remove the rows.",
+                bad["blank"],
+            )
+        )
+    if bad["split"]:
+        word = bad["split"][0].partition("(")[2].rstrip(")")
+        close = {"test": "gallery", "probe": "query"}.get(word) or next(
+            iter(difflib.get_close_matches(word, SPLITS, 1)), ""
+        )
+        findings.append(
+            finding(
+                "error",
+                "unknown-split",
+                f"{len(bad['split']):,} of {rows:,} rows of {path} have a split that is not known.",
+                "split is train, query or gallery.",
+                (f"Did you mean {close!r}? " if close else "")
+                + "Correct the rows, or leave the column out to have persons split.",
+                bad["split"],
+            )
+        )
+    if bad["file"]:
+        findings.append(
+            finding(
+                "error",
+                "missing-file",
+                f"{len(bad['file']):,} of {rows:,} files that {path} names do not exist.",
+                f"Paths are relative to the folder of the CSV file, {path.parent}.",
+                "Correct the paths, or put the CSV file where they start.",
+                bad["file"],
+            )
+        )
+    return _assemble("csv", path, entries, findings, cameras, train_fraction, query_fraction, seed)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _person_folders(root: Path, base: Path, split: str, findings: list[Finding]) -> list[_Entry]:
+    entries: list[_Entry] = []
+    empty: list[str] = []
+
+    def add(path: Path, person: str, camera: str) -> None:
+        entries.append(_Entry(path, path.relative_to(root).as_posix(), person, camera, split))
+
+    for person in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        files = image_files(person, deep=True)
+        if not files:
+            empty.append(person.name)
+        for path in files:
+            below = path.relative_to(person).parts
+            add(path, person.name, below[0] if len(below) > 1 else _camera_in(path.stem))
+    flat = image_files(base)
+    unknown: list[str] = []
+    for path in flat:
+        m = _CAMERA.search(path.stem)
+        if split and m is not None and m.start() > 0:
+            add(path, path.stem[: m.start()], m[1])
+        else:
+            unknown.append(path.name)
+    if unknown:
+        findings.append(
+            finding(
+                "error",
+                "unknown-name",
+                f"{len(unknown):,} image files lie in {base} itself and do not say who they show.",
+                "Pictures lie in one folder per person"
+                + (", or are named like 0002_c1_0007.jpg (person, camera)." if split else "."),
+                "Sort them into folders, or write a CSV with path and pid and read it as 'csv'.",
+                unknown,
+            )
+        )
+    if empty:
+        findings.append(
+            finding(
+                "warning",
+                "empty-folder",
+                f"{len(empty):,} person folders in {base} hold no image.",
+                "A person needs at least one image.",
+                "Add images or remove the folders.",
+                empty,
+            )
+        )
+    return entries
+
+
+def _camera_in(stem: str) -> str:
+    m = _CAMERA.search(stem)
+    return m[1] if m else ""
+
+
+def _csv_file(root: Path) -> Path:
+    if root.is_file():
+        return root
+    if not root.exists():
+        raise DataError(f"csv: there is no file {root}. Give a CSV file with columns path,pid.")
+    files = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv")
+    fitting = [p for p in files if {"path", "pid"} <= set(_read_csv(p, header_only=True)[0][1])]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(p.name for p in fitting or files) or "none"
+    raise DataError(
+        f"csv: {root} is a folder with {len(fitting)} CSV files that have the columns path and pid "
+        f"({names}), but one is needed. Give the file itself."
+    )
+
+
+def _read_csv(path: Path, *, header_only: bool = False) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of the header, in lower case, and of every row that is not blank."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"csv: {path} is not UTF-8 text (byte {error.start:,}). Save it as 'CSV UTF-8'."
+        ) from error
+    except OSError as error:
+        raise DataError(f"csv: {path} cannot be read ({error.strerror}).") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # spreadsheets of some languages write ';'
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    table: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            if any(c.strip() for c in cells):
+                table.append((reader.line_num, cells))
+            if header_only and table:
+                break
+    except csv.Error as error:
+        raise DataError(f"csv: {path} line {reader.line_num} cannot be read: {error}.") from error
+    if not table:
+        if header_only:
+            return [(1, [])]
+        raise DataError(f"csv: {path} is empty. It needs a header line: path,pid,camid,split.")
+    header = [c.strip().lower() for c in table[0][1]]
+    table[0] = (table[0][0], header)
+    lacking = [c for c in ("path", "pid") if c not in header]
+    if lacking and not header_only:
+        close = difflib.get_close_matches(lacking[0], header, 1, 0.4)
+        columns = ", ".join(header[:8]) + (" ..." if len(header) > 8 else "")
+        raise DataError(
+            f"csv: {path} has the columns {columns}, but no {' and no '.join(lacking)}. "
+            "The first line must be a header with path and pid, and may have camid and split."
+            + (f" Is {close[0]!r} meant to be {lacking[0]!r}?" if close else "")
+        )
+    return table
+
+
+# --- numbers, cameras, splits ---------------------------------------------------------------------
+
+
+def _assemble(
+    name: str,
+    root: Path,
+    entries: Sequence[_Entry],
+    findings: list[Finding],
+    cameras: Cameras,
+    train_fraction: float,
+    query_fraction: float,
+    seed: int,
+) -> Parsed:
+    for option, value in (("train_fraction", train_fraction), ("query_fraction", query_fraction)):
+        if not 0 <= value <= 1:
+            raise DataError(f"{name}: {option}={value} was asked for; it is between 0 and 1.")
+    camids = [0] * len(entries)
+    if cameras == "auto":
+        camids = _camera_numbers(entries, findings)
+    rule: Literal["drop", "keep"] = "drop" if len(set(camids)) > 1 else "keep"
+    pids = _person_numbers(entries)
+    samples = [
+        Sample(e.path, pids[e.person], camid) for e, camid in zip(entries, camids, strict=True)
+    ]
+    variant = "" if rule == "drop" else "no camera rule"
+    if entries and not any(e.split for e in entries):
+        parts = make_split(
+            [(e.key, s) for e, s in zip(entries, samples, strict=True)],
+            train_fraction,
+            query_fraction,
+            seed,
+            rule,
+        )
+        made = f"split by persons, train {train_fraction:g}, query {query_fraction:g}, seed {seed}"
+        variant = ", ".join(filter(None, (made, variant)))
+    else:
+        parts = {
+            split: tuple(s for e, s in zip(entries, samples, strict=True) if e.split == split)
+            for split in SPLITS
+        }
+    twice = _repeated(parts)
+    if twice:
+        findings.append(
+            finding(
+                "warning",
+                "listed-twice",
+                f"{len(twice):,} files are listed more than once in a split.",
+                "A file counts once.",
+                "Remove the repeated rows.",
+                twice,
+            )
+        )
+    return Parsed(
+        Dataset(
+            name,
+            root,
+            parts["train"],
+            parts["query"],
+            parts["gallery"],
+            Protocol(same_camera=rule),
+            variant,
+        ),
+        tuple(row(split, parts[split]) for split in SPLITS),
+        tuple(findings),
+    )
+
+
+def _repeated(parts: Mapping[str, Sequence[Sample]]) -> list[Path]:
+    twice: list[Path] = []
+    for samples in parts.values():
+        seen: set[Path] = set()
+        for s in samples:
+            if s.path in seen:
+                twice.append(s.path)
+            seen.add(s.path)
+    return twice
+
+
+def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[int]:
+    """Camera ids: the number in the label where every label has one, else its place when sorted."""
+    named = [e for e in entries if e.camera]
+    if not named:
+        return [0] * len(entries)
+    if len(named) < len(entries):
+        lacking = [e.key for e in entries if not e.camera]
+        findings.append(
+            finding(
+                "error",
+                "camera-for-some",
+                f"{len(lacking):,} of {len(entries):,} images have no camera, the others have one.",
+                "Cameras must be known for all images or for none.",
+                "Add the missing cameras, or pass cameras=none to ignore them all.",
+                lacking,
+            )
+        )
+    labels = sorted({e.camera for e in named})
+    digits = {x: re.fullmatch(r"(?:c|cam|camera)?[ _-]?(\d+)", x, re.IGNORECASE) for x in labels}
+    numbers = {x: int(m[1]) for x, m in digits.items() if m}
+    if len(numbers) < len(labels) or len(set(numbers.values())) < len(labels):
+        numbers = {x: i for i, x in enumerate(labels, start=1)}
+    return [numbers.get(e.camera, 0) for e in entries]
+
+
+def _person_numbers(entries: Sequence[_Entry]) -> dict[str, int]:
+    """A number for every person's name.
+
+    Whole numbers stay as they are: -1 is junk, and 0 a distractor if it occurs in the gallery
+    only.  Names, or numbers where 0 is a person, become 1, 2, ... in sorted order.
+    """
+    names = {e.person for e in entries}
+    if all(re.fullmatch(r"-1|\d{1,9}", n) for n in names):
+        numbers = {n: int(n) for n in names}
+        zero_is_person = any(
+            numbers[e.person] == DISTRACTOR_PID and e.split != "gallery" for e in entries
+        )
+        if len(set(numbers.values())) == len(names) and not zero_is_person:
+            return numbers
+        order = sorted(names - {str(JUNK_PID)}, key=lambda n: (numbers[n], n))
+        return {str(JUNK_PID): JUNK_PID} | {n: i for i, n in enumerate(order, start=1)}
+    return {n: i for i, n in enumerate(sorted(names), start=1)}
+
+
+def make_split(
+    named: Sequence[tuple[str, Sample]],
+    train_fraction: float,
+    query_fraction: float,
+    seed: int,
+    same_camera: Literal["drop", "keep"],
+) -> dict[str, tuple[Sample, ...]]:
+    """Split (name, sample) pairs by persons: no person is on both sides.
+
+    ``round(train_fraction * persons)`` persons train.  Of every other person at most
+    ``query_fraction`` of the images (but at least one) become queries, each only if the gallery
+    keeps a match for it and for the queries before it; the rest is gallery.  Depends on names and
+    seed alone, not on the order given.
+    """
+    images: dict[int, dict[str, Sample]] = defaultdict(dict)
+    for name, sample in named:
+        images[sample.pid][name] = sample
+    # A person is known by the name of the first image, which a renumbering does not change.
+    persons = {min(of): pid for pid, of in images.items() if pid not in (JUNK_PID, DISTRACTOR_PID)}
+    order = shuffled(persons, seed)
+    in_train = set(order[: round(train_fraction * len(order))])
+    parts: dict[str, list[tuple[str, Sample]]] = {split: [] for split in SPLITS}
+    special = [images[pid] for pid in (JUNK_PID, DISTRACTOR_PID) if pid in images]
+    parts["gallery"] = [item for of in special for item in of.items()]
+    for first, pid in persons.items():
+        of = images[pid]
+        if first in in_train:
+            parts["train"] += of.items()
+            continue
+        chosen: set[str] = set()
+        wanted = max(1, round(query_fraction * len(of)))
+        for name in shuffled(of, seed):
+            if len(chosen) == wanted:
+                break
+            queries = chosen | {name}
+            left = [s.camid for n, s in of.items() if n not in queries]
+            if all(
+                left if same_camera == "keep" else any(c != of[q].camid for c in left)
+                for q in queries
+            ):
+                chosen = queries
+        parts["query"] += [(n, s) for n, s in of.items() if n in chosen]
+        parts["gallery"] += [(n, s) for n, s in of.items() if n not in chosen]
+    return {
+        split: tuple(s for _, s in sorted(items, key=lambda x: x[0]))
+        for split, items in parts.items()
+    }
