@@ -1,0 +1,107 @@
+"""Batches for training: rows of the store, augmented on their device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crosscam.data.augment import Augment, FlipPairs
+from crosscam.data.samplers import Sampler
+from crosscam.errors import InputError, RecipeError
+from crosscam.image import Preprocess
+from crosscam.types import Batch, Prior
+
+__all__ = ["TrainLoader"]
+
+
+class TrainLoader:
+    """Training batches, a function of (seed, epoch, step).
+
+    With several processes each takes its share of every global batch: the shares put side by
+    side are the batch that one process would see.
+
+    Args:
+        images: uint8 [N, H, W, 3], in host or device memory.
+        labels: [N] class labels.
+        camids: [N] camera ids.
+        sampler: which rows make a batch.
+        augment: what happens to them.
+        preprocess: normalization.
+        seed: of the augmentation.
+        device: where batches are wanted.
+        rank: number of this process.
+        world: number of processes.
+        priors: by kind, [N, ...] tensors that go along with the pictures.
+        flip_pairs: what a mirror exchanges in them.
+
+    Raises:
+        RecipeError: P identities cannot be shared evenly by ``world`` processes.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: npt.NDArray[np.int64],
+        camids: npt.NDArray[np.int64],
+        sampler: Sampler,
+        augment: Augment,
+        preprocess: Preprocess,
+        *,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        priors: Mapping[Prior, Tensor] | None = None,
+        flip_pairs: FlipPairs | None = None,
+    ) -> None:
+        n = len(images)
+        counts = {"labels": len(labels), "camids": len(camids)}
+        counts.update({f"{kind.value} (prior)": len(v) for kind, v in (priors or {}).items()})
+        for name, count in counts.items():
+            if count != n:
+                raise InputError(f"{n} pictures need {n} {name}, got {count}.")
+        if sampler.people % world:
+            raise RecipeError(
+                f"sampler.people={sampler.people} cannot be shared by {world} processes; "
+                "choose a multiple."
+            )
+        self.images, self.sampler, self.augment, self.preprocess = (
+            images,
+            sampler,
+            augment,
+            preprocess,
+        )
+        self.labels = torch.from_numpy(labels)
+        self.camids = torch.from_numpy(np.asarray(camids, np.int64))
+        self.seed, self.device, self.rank, self.world = seed, device, rank, world
+        self.priors, self.flip_pairs = dict(priors or {}), flip_pairs
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``epoch`` from step ``start`` on."""
+        rows = self.sampler.epoch(epoch)
+        for step in range(start, len(rows)):
+            yield self.batch(rows[step], epoch, step)
+
+    def batch(self, rows: npt.NDArray[np.int64], epoch: int, step: int) -> Batch:
+        """This process's share of the global batch ``rows`` of (epoch, step)."""
+        size = (int(self.images.shape[1]), int(self.images.shape[2]))
+        draws = self.augment.draw(self.seed, epoch, step, len(rows), size)
+        share = len(rows) // self.world
+        draws = draws.part(self.rank * share, (self.rank + 1) * share)
+        mine = torch.from_numpy(rows[self.rank * share : (self.rank + 1) * share])
+        there = mine.to(self.images.device)
+        pictures = self.images.index_select(0, there).to(self.device, non_blocking=True)
+        priors = {
+            kind: values.index_select(0, mine.to(values.device)).to(self.device, non_blocking=True)
+            for kind, values in self.priors.items()
+        }
+        return Batch(
+            self.augment.apply(pictures, draws, self.preprocess),
+            self.labels[mine].to(self.device, non_blocking=True),
+            self.camids[mine].to(self.device, non_blocking=True),
+            self.augment.apply_priors(priors, draws, size, self.flip_pairs),
+        )

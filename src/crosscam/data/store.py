@@ -1,0 +1,193 @@
+"""Pictures decoded once: uint8 in memory, or in a memory-mapped file when they outgrow it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from crosscam.errors import DataError, ImageError
+from crosscam.files import disk_errors, flush
+from crosscam.image import Preprocess
+from crosscam.types import Sample
+
+__all__ = ["ImageStore"]
+
+_AHEAD = 256  # pictures handed to the decoding threads at a time
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """All pictures of a split at one size.
+
+    Memory: N * H * W * 3 bytes (98,304 a picture at 256x128, so 1.27 GB for Market-1501's
+    training set), or, above the budget, pages of a cache file that the system may drop.
+    """
+
+    images: npt.NDArray[np.uint8]  # [N, H, W, 3] RGB, an array or a memory map
+    preprocess: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def build(
+        cls,
+        items: Sequence[Sample] | Sequence[Path],
+        preprocess: Preprocess,
+        *,
+        budget_bytes: int = 4_000_000_000,
+        cache_dir: Path | None = None,
+        workers: int | None = None,
+        progress: bool = False,
+    ) -> ImageStore:
+        """Decode and resize every picture.
+
+        Args:
+            items: samples or paths.
+            preprocess: size and interpolation.
+            budget_bytes: pictures that need more go to a file in ``cache_dir``, which is found
+                again by the paths, sizes and times of its pictures and by ``preprocess``.
+            cache_dir: folder of that file; None keeps everything in memory.
+            workers: decoding threads; None takes the number of processors, at most 8.
+            progress: show a progress bar on a terminal.
+
+        Raises:
+            DataError: pictures that cannot be decoded; the message names up to five and counts
+                them.
+            DiskError: the cache file cannot be written.
+        """
+        paths = [item.path if isinstance(item, Sample) else item for item in items]
+        height, width = preprocess.size
+        shape = (len(paths), height, width, 3)
+        size = int(np.prod(shape, dtype=np.int64))
+        if size <= budget_bytes or cache_dir is None:
+            images = np.empty(shape, np.uint8)
+            _decode_all(paths, preprocess, images, workers, progress)
+            return cls(images, preprocess)
+        file = cache_dir / f"{_key(paths, preprocess)}.u8"
+        if not (file.is_file() and file.stat().st_size == size):
+            _write_cache(file, paths, preprocess, shape, workers, progress)
+        # Copy-on-write: nobody may change the file through the map.
+        return cls(np.memmap(file, np.uint8, "c", shape=shape), preprocess)
+
+    def to(self, device: torch.device) -> torch.Tensor:
+        """All pictures as a uint8 tensor [N, H, W, 3], in device memory where they fit.
+
+        On a GPU they must leave a third of its free memory; else they stay where they are, and
+        batches travel.
+        """
+        images = torch.from_numpy(self.images)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if images.numel() < free * 2 // 3:
+                return images.to(device)
+        return images
+
+
+def _decode_all(
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    out: npt.NDArray[np.uint8],
+    workers: int | None,
+    progress: bool,
+) -> None:
+    failures: list[str] = []
+
+    def one(row: int) -> None:
+        try:
+            out[row] = preprocess.load(paths[row])
+        except ImageError as error:
+            failures.append(str(error))
+
+    with (
+        ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool,
+        _progress(progress, len(paths)) as advance,
+    ):
+        for start in range(0, len(paths), _AHEAD):
+            rows = range(start, min(start + _AHEAD, len(paths)))
+            for _ in pool.map(one, rows, chunksize=16):
+                pass
+            advance(len(rows))
+    if failures:
+        shown = "\n  ".join(sorted(failures)[:5])
+        raise DataError(
+            f"{len(failures)} of {len(paths)} pictures cannot be used:\n  {shown}\n"
+            "Repair or remove them (crosscam data check NAME ROOT lists them all)."
+        )
+
+
+def _write_cache(
+    file: Path,
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    shape: tuple[int, int, int, int],
+    workers: int | None,
+    progress: bool,
+) -> None:
+    temporary = file.with_suffix(f".writing-{os.getpid()}")
+    with disk_errors(file, "none"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as handle:
+                # Real blocks, not holes: a disk that is too small says so here, and not by a
+                # signal in the middle of decoding.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(handle.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
+            images = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            _decode_all(paths, preprocess, images, workers, progress)
+            images.flush()
+            del images
+            flush(temporary)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _key(paths: Sequence[Path], preprocess: Preprocess) -> str:
+    """Names the content of a cache: which files, as they are now, decoded how."""
+    digest = hashlib.sha256()
+    settings = {"size": preprocess.size, "interpolation": preprocess.interpolation}
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ImageError(f"no picture at {path}. Check the path.") from error
+        digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _progress(visible: bool, total: int) -> Any:
+    import sys
+
+    if not visible or total < 500 or not sys.stderr.isatty():
+        silent: Callable[[int], None] = lambda n: None  # noqa: E731, ARG005
+        return nullcontext(silent)
+    return _bar(total)
+
+
+class _bar:
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.progress = Progress(console=Console(stderr=True), transient=True)
+        self.task = self.progress.add_task("decoding", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self.progress.start()
+        return lambda n: self.progress.advance(self.task, n)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
