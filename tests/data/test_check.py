@@ -149,7 +149,7 @@ def test_queries_without_match_say_how_many_which_and_what_to_do(own: Path) -> N
     assert found.level == "warning"
     assert found.found.startswith("2 of 5 queries (2 ids) have no match: 1 because their person")
     assert "same-camera rule" in found.found
-    assert "--same-camera keep" in found.fix
+    assert "same_camera=keep" in found.fix
     assert "evaluation skips these queries" in found.fix
     assert found.total == 2
     kept = only(check("folder", own, same_camera="keep"), "query-without-match")

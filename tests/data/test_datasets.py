@@ -640,7 +640,7 @@ def test_one_camera_alone_is_no_camera_rule(tmp_path: Path) -> None:
     message = str(error.value)
     assert "1 of 1 queries (1 ids) have no match" in message
     assert "same-camera rule" in message
-    assert "--same-camera keep" in message
+    assert "same_camera=keep" in message
 
 
 def test_folder_with_cameras_for_some(tmp_path: Path) -> None:
@@ -874,7 +874,7 @@ def test_unknown_names_suggest(tmp_path: Path, typed: str, meant: str) -> None:
         ("cuhk03", {"split": True}, "Needed: a whole number"),
         ("msmt17", {"train_val": "yes"}, "Needed: true or false"),
         ("folder", {"train_fraction": "half"}, "Needed: a number"),
-        ("dukemtmc", {"split": 0}, "takes no options"),
+        ("dukemtmc", {"split": 0}, "It takes: same_camera"),
         ("market1501", {"multi_query": "min"}, "'mean', 'max' or None"),
         ("market1501", {"same_camera": "yes"}, "'auto', 'drop' or 'keep'"),
     ],
@@ -900,7 +900,8 @@ def test_options_from_text() -> None:
     assert options_from_text("partial-reid", ["gallery_shots=1"]) == {"gallery_shots": 1}
     assert options_from_text("folder", ["train_fraction=0.3"]) == {"train_fraction": 0.3}
     assert options_from_text("cuhk01", ["test_ids=100"]) == {"test_ids": 100}
-    for wrong in (["split"], ["splits=3"], ["split=three"]):
+    assert options_from_text("viper", ["same_camera=keep"]) == {"same_camera": "keep"}
+    for wrong in (["split"], ["splits=3"], ["split=three"], ["same_camera=kept"]):
         with pytest.raises(DataError):
             options_from_text("cuhk03", wrong)
 

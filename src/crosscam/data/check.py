@@ -421,14 +421,13 @@ def main_check(
     partial: bool = False,
     decode: bool = True,
     as_json: bool = False,
-    same_camera: SameCamera = "auto",
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
     """``crosscam data check``: print the report; returns the exit status, 0 if all is well.
 
-    ``options`` are ``key=value`` words for the set ("boxes=labeled").  With ``as_json`` the
-    report goes to standard output as one JSON object and nothing else does.
+    ``options`` are ``key=value`` words for the set ("boxes=labeled", "same_camera=keep").  With
+    ``as_json`` the report goes to standard output as one JSON object and nothing else does.
     """
     from rich.console import Console
 
@@ -437,7 +436,6 @@ def main_check(
         root,
         partial=partial,
         decode=decode,
-        same_camera=same_camera,
         progress=sys.stderr.isatty(),
         **options_from_text(name, options),
     )

@@ -30,6 +30,7 @@ from crosscam.data.findings import Count, Finding, Parsed, finding, inspect, row
 from crosscam.data.listing import (
     find_home,
     image_files,
+    image_names,
     named_samples,
     read_lines,
     shuffled,
@@ -54,9 +55,9 @@ def load(
     """Read the data set ``name`` from the folder ``root``; no picture is opened.
 
     ``root`` may be the set's own folder or the one around it.  ``partial=True`` accepts a subset,
-    whose counts need not match.  ``same_camera`` replaces the set's rule for gallery images of
-    the query's own person and camera (see ``Protocol``).  ``options`` are the set's own, listed
-    by ``available`` and in docs/data.md.
+    whose counts need not match.  ``same_camera`` is an option of every set: it replaces the rule
+    for gallery images of the query's own person and camera (see ``Protocol``).  ``options`` are
+    the set's own, listed by ``available`` and in docs/data.md.
 
     Raises ``DataError`` for an unknown name or option, a missing folder, a file that does not
     belong, a wrong count, an id in train and test, or queries none of which has a match.
@@ -329,8 +330,9 @@ def msmt17(
     chosen = version or found[0]
     train_folder, test_folder = (home / f for f in _MSMT17_FOLDERS[chosen])
     findings: list[Finding] = []
+    there_in = {f: frozenset(image_names(f, deep=True)) for f in (train_folder, test_folder)}
     parts = {
-        split: _msmt17_list(home / f"list_{split}.txt", folder, offset, findings)
+        split: _msmt17_list(home / f"list_{split}.txt", folder, there_in[folder], offset, findings)
         for split, folder, offset in (
             ("train", train_folder, 1),
             ("val", train_folder, 1),
@@ -355,11 +357,10 @@ _MSMT17_NAME = re.compile(r"\d+_\d+_(?P<cam>\d\d)_")
 
 
 def _msmt17_list(
-    path: Path, folder: Path, offset: int, findings: list[Finding]
+    path: Path, folder: Path, there: frozenset[str], offset: int, findings: list[Finding]
 ) -> tuple[Sample, ...]:
     if not path.exists():
         return ()
-    there = set(image_files(folder, deep=True))
     samples, unknown, missing = [], [], []
     for line in read_lines(path):
         relative, _, pid = line.rpartition(" ")
@@ -367,9 +368,8 @@ def _msmt17_list(
         if m is None or not pid.isdecimal():
             unknown.append(line)
             continue
-        sample = Sample(folder / relative, int(pid) + offset, int(m["cam"]))
-        if sample.path in there:
-            samples.append(sample)
+        if relative in there:
+            samples.append(Sample(folder / relative, int(pid) + offset, int(m["cam"])))
         else:
             missing.append(relative)
     if unknown:
@@ -714,9 +714,10 @@ def _require_known(name: str, parser: Callable[..., Parsed], options: Mapping[st
     hints = typing.get_type_hints(parser)
     for key, value in options.items():
         if key not in known:
-            takes = f"It takes: {', '.join(known)}." if known else "It takes no options."
+            takes = [*known, "same_camera"]
             raise DataError(
-                f"the data set {name} has no option {key!r}.{_suggest(key, list(known))} {takes}"
+                f"the data set {name} has no option {key!r}.{_suggest(key, takes)} It takes: "
+                f"{', '.join(takes)}."
             )
         _fits(key, value, hints[key])
 
@@ -763,14 +764,16 @@ def options_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:
     ``["split=3", "boxes=labeled"]`` becomes ``{"split": 3, "boxes": "labeled"}``.
     """
     parser = _find(name).parser
-    hints = typing.get_type_hints(parser)
+    hints = typing.get_type_hints(parser) | {"same_camera": SameCamera}
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
             raise DataError(f"{pair!r} is no option of a data set. Write key=value: split=3.")
-        options[key] = _from_text(text, hints[key]) if key in _options(parser) else text
-    _require_known(name, parser, options)
+        known = key in _options(parser) or key == "same_camera"
+        options[key] = _from_text(text, hints[key]) if known else text
+    _require_known(name, parser, {k: v for k, v in options.items() if k != "same_camera"})
+    _fits("same_camera", options.get("same_camera", "auto"), SameCamera)
     return options
 
 

@@ -211,7 +211,7 @@ def _wrong_counts(rows: Sequence[Row], partial: bool) -> Iterator[Finding]:
                     if fewer
                     else "Remove what does not belong to it; "
                 )
-                + "if a subset is meant, say so with --partial (partial=True).",
+                + "if a subset is meant, say so with --partial (partial=True, data.partial=true).",
             )
 
 
@@ -334,7 +334,7 @@ def _unmatched_queries(dataset: Dataset) -> Iterator[Finding]:
     if one_camera:
         fix += (
             "; or, where one camera is all there is, let images of the same camera count as "
-            "matches with --same-camera keep (same_camera='keep')"
+            "matches with the data option same_camera=keep"
         )
     yield finding(
         "error" if every else "warning",

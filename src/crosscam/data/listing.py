@@ -16,7 +16,15 @@ from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
 from crosscam.types import Sample
 
-__all__ = ["find_home", "image_files", "named_samples", "read_lines", "shuffled", "split_folder"]
+__all__ = [
+    "find_home",
+    "image_files",
+    "image_names",
+    "named_samples",
+    "read_lines",
+    "shuffled",
+    "split_folder",
+]
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
@@ -67,30 +75,36 @@ def split_folder(home: Path, names: Sequence[str]) -> Path:
 
 
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
-    """The image files of ``folder`` (and the folders below, if ``deep``), sorted by path.
+    """The image files of ``folder`` (and the folders below, if ``deep``), sorted by name.
 
     Hidden files (``._x.jpg``, ``.DS_Store``) and files that are no images (``Thumbs.db``) are
     passed over.  A folder that does not exist has none.
     """
-    found: list[Path] = []
-    pending = [folder]
+    return [folder / name for name in image_names(folder, deep=deep)]
+
+
+def image_names(folder: Path, *, deep: bool = False) -> list[str]:
+    """The names of ``image_files`` relative to ``folder``, with "/" between folders."""
+    found: list[str] = []
+    pending = [""]
     while pending:
-        here = pending.pop()
+        prefix = pending.pop()
         try:
-            with os.scandir(here) as entries:
+            with os.scandir(folder / prefix) as entries:
                 for e in entries:
                     if e.name.startswith("."):
                         continue
                     if e.is_dir():
                         if deep:
-                            pending.append(here / e.name)
-                    elif os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-                        found.append(here / e.name)
+                            pending.append(f"{prefix}{e.name}/")
+                    elif e.name[e.name.rfind(".") :].lower() in IMAGE_SUFFIXES:
+                        found.append(prefix + e.name)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise DataError(
-                f"{here} cannot be read ({error.strerror}). Make the folder readable for you."
+                f"{folder / prefix} cannot be read ({error.strerror}). Make the folder readable "
+                "for you."
             ) from error
     return sorted(found)
 
