@@ -8,7 +8,8 @@
     │   └── RecipeError         a setting is unknown, mistyped or contradictory
     ├── MissingExtraError       an optional package is needed for this (also an ImportError)
     ├── CheckpointError         a run folder or weights file cannot be read or does not fit
-    └── TrainingError           training cannot go on (a loss is not finite, a disk is full)
+    ├── DiskError               a file cannot be written (the disk is full or read-only)
+    └── TrainingError           training cannot go on (a loss is not finite)
 
 A message says what came, what is needed and what to do.  The command line prints it without
 a traceback.
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "CrosscamError",
     "DataError",
+    "DiskError",
     "FeatureError",
     "ImageError",
     "InputError",
@@ -59,6 +61,10 @@ class MissingExtraError(CrosscamError, ImportError):
 
 class CheckpointError(CrosscamError):
     """A run folder or weights file cannot be read or does not fit."""
+
+
+class DiskError(CrosscamError):
+    """A file cannot be written; what was there before is untouched."""
 
 
 class TrainingError(CrosscamError):

@@ -1,0 +1,303 @@
+"""The command line: thin, and it imports what a command needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import crosscam
+from crosscam.errors import CrosscamError, InputError, RecipeError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (0 fine, 1 an error was printed, 130 interrupted)."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    run: Callable[[argparse.Namespace], int] | None = getattr(options, "run", None)
+    if run is None:
+        parser.print_help()
+        return 2
+    unknown = [r for r in rest if r.startswith("-") or not getattr(options, "takes_settings", 0)]
+    if unknown:
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}")
+    options.settings = rest
+    try:
+        return run(options)
+    except CrosscamError as error:
+        print(f"crosscam: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("crosscam: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crosscam", description="Finds the same person again across cameras."
+    )
+    parser.add_argument("--version", action="version", version=f"crosscam {crosscam.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, **kwargs: Any
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, **kwargs)
+        sub.set_defaults(run=run, parser=sub)
+        return sub
+
+    train = command("train", _train, "Train a recipe, or resume a run.", add_help=False)
+    train.set_defaults(takes_settings=True)
+    train.add_argument("recipe", nargs="?", help="YAML file or shipped name, then key=value ...")
+    train.add_argument("--out", type=Path, help="run folder to create (default runs/RECIPE)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    train.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+    train.add_argument("--quiet", action="store_true", help="no progress bars")
+    train.add_argument("-h", "--help", action="store_true", help="show every setting")
+
+    evaluate = command("evaluate", _evaluate, "Measure a run by the field's protocol.")
+    evaluate.add_argument("model", help='run folder, or "hsv" or "pixels" (nothing learned)')
+    _data_arguments(evaluate)
+    evaluate.add_argument(
+        "--out", type=Path, help="folder for the page and JSON (default: the run)"
+    )
+    evaluate.add_argument("--ap", choices=("rank-precision", "trapezoid"), help="rule called mAP")
+    evaluate.add_argument(
+        "--rerank", action="store_true", help="also after k-reciprocal re-ranking"
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="of protocols that draw images")
+    evaluate.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    search = command("search", _search, "Rank a folder of pictures for a query picture.")
+    search.add_argument("query", type=Path, nargs="+", help="one or several query pictures")
+    search.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
+    search.add_argument("--model", required=True, help="run folder, hsv or pixels")
+    search.add_argument("--top", type=int, default=10, help="matches per query")
+    search.add_argument("--out", type=Path, default=Path("search.html"), help="page to write")
+    search.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    search.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    score = command("score", _score, "Evaluate features of any model from an .npz file.")
+    score.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
+    score.add_argument("--rerank", action="store_true", help="after k-reciprocal re-ranking")
+    score.add_argument(
+        "--ap", choices=("rank-precision", "trapezoid"), default="rank-precision", help="AP rule"
+    )
+    score.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    score.add_argument("--json", action="store_true", help="print JSON")
+
+    describe = command("describe", _describe, "Print size and cost of a method.")
+    describe.set_defaults(takes_settings=True)
+    describe.add_argument("method", help="method name or .py file, then method.KEY=VALUE ...")
+    describe.add_argument("--num-classes", type=int, default=751, help="training identities")
+    describe.add_argument("--json", action="store_true", help="print JSON")
+
+    data = command("data", _data, "Check and list data sets.")
+    verbs = data.add_subparsers(title="verbs", dest="verb", required=True)
+    check = verbs.add_parser("check", help="Compare a data set with what it should hold.")
+    check.add_argument("name", help="data set name (crosscam data list)")
+    check.add_argument("root", type=Path, help="its folder, or the CSV file")
+    check.add_argument("--partial", action="store_true", help="accept a subset")
+    check.add_argument("--no-decode", action="store_true", help="do not open the pictures")
+    check.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    command("methods", _methods, "List methods, backbones and shipped recipes.")
+    return parser
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="NAME", help="data set (default: the run's own)")
+    parser.add_argument("--root", help="its folder, or the CSV file")
+    parser.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
+                        help="option of the data set, such as split=3")  # fmt: skip
+
+
+def _train(options: argparse.Namespace) -> int:
+    settings = list(options.settings)
+    if options.recipe and "=" in options.recipe:  # no recipe, only overrides
+        settings.insert(0, options.recipe)
+        options.recipe = None
+    if options.help:
+        return _train_help(options, settings)
+    from crosscam import embedder, evaluate
+    from crosscam.data import datasets
+    from crosscam.recipe import parse
+    from crosscam.training import loop
+
+    if options.resume:
+        if options.recipe or settings:
+            raise RecipeError("a resumed run keeps its recipe: give --resume RUN and nothing else.")
+        recipe = parse(options.resume / "recipe.yaml")
+        run = options.resume
+    else:
+        recipe = parse(options.recipe, settings)
+        stem = Path(options.recipe).stem if options.recipe else recipe.method.name
+        run = options.out or Path("runs") / stem
+
+    def measure(method: Any) -> dict[str, float]:
+        data = recipe.data
+        dataset = datasets.load(data.name, data.root, partial=data.partial, **data.options)
+        model = embedder.of_method(method, recipe, device=options.device)
+        return dict(evaluate.figures(evaluate.evaluate(model, dataset)))
+
+    common = {"device": options.device, "progress": not options.quiet, "evaluate": measure}
+    try:
+        if options.resume:
+            loop.resume(run, **common)
+        else:
+            loop.train(recipe, run, **common)
+    except loop.Interrupted as stopped:
+        print(f"crosscam: {stopped}", file=sys.stderr)
+        return 130
+    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    print(
+        f"trained {card['epochs']} epochs in {card['training_minutes']} minutes "
+        f"({card['images_per_second']} images/s, {card['precision']}): {run}\n"
+        f"next:   crosscam evaluate {run}"
+    )
+    return 0
+
+
+def _train_help(options: argparse.Namespace, settings: Sequence[str]) -> int:
+    from crosscam.recipe import describe_settings, shipped
+
+    method = "baseline"
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key in ("method", "method.name"):
+            method = value
+    options.parser.print_help()
+    print(f"\nrecipes that come with the package: {', '.join(shipped())}")
+    print(f"\nsettings of method {method} (type, default; key=value on the command line):")
+    for key, kind, default, meaning in describe_settings(method):
+        print(f"  {key}\n      {meaning} ({kind}, default {default})")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from crosscam import embedder, evaluate
+
+    model = embedder.load(options.model, device=options.device)
+    result = evaluate.evaluate(
+        model,
+        _dataset(options, model),
+        ap=options.ap,
+        rerank=options.rerank,
+        seed=options.seed,
+        progress=not options.quiet,
+    )
+    run = Path(options.model)
+    out = options.out or (run / "evaluation" if run.is_dir() else None)
+    page = (
+        result.write(out / result.dataset.name if options.out is None and out else out)
+        if out
+        else None
+    )
+    print(json.dumps(result.summary(), indent=1) if options.json else result.text())
+    if page and not options.json:
+        print(f"page     {page}")
+    return 0
+
+
+def _dataset(options: argparse.Namespace, model: Any) -> Any:
+    from crosscam.data import datasets
+
+    extra = datasets.options_from_text(options.data, options.option) if options.data else {}
+    if options.data:
+        if not options.root:
+            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
+        return datasets.load(options.data, options.root, partial=options.partial, **extra)
+    if model.recipe is None:
+        raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
+    own = model.recipe.data
+    return datasets.load(own.name, options.root or own.root, partial=own.partial, **own.options)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from crosscam import embedder
+    from crosscam.search import search
+
+    if options.top < 1:
+        raise InputError(f"--top must be 1 or more, got {options.top}.")
+    model = embedder.load(options.model, device=options.device)
+    found = search(
+        model, options.query, options.gallery, top=options.top, progress=not options.quiet
+    )
+    page = found.write(options.out)
+    if options.json:
+        rows = [
+            {
+                "query": str(row.query),
+                "matches": [{"path": str(h.path), "score": round(h.score, 6)} for h in row.hits],
+            }
+            for row in found.rows()
+        ]
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    for row in found.rows():
+        print(f"query {row.query}")
+        for rank, hit in enumerate(row.hits, 1):
+            print(f"  {rank:3d}  {hit.score:.3f}  {hit.path}")
+    print(f"page  {page}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from crosscam.retrieval import score_file
+
+    metrics = score_file(
+        options.features, rerank=options.rerank, ap=options.ap, metric=options.metric
+    )
+    print(json.dumps(metrics.to_json()) if options.json else metrics.table())
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from crosscam.describe import describe
+    from crosscam.recipe import parse
+
+    recipe = parse(None, [f"method.name={options.method}", *options.settings])
+    method = recipe.method.build(options.num_classes)
+    result = describe(method, recipe.preprocess.size)
+    print(result.to_json() if options.json else f"{options.method}: {method.paper}\n{result}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from crosscam.data import check
+
+    if options.verb == "list":
+        return check.main_list(as_json=options.json)
+    return check.main_check(
+        options.name,
+        options.root,
+        partial=options.partial,
+        decode=not options.no_decode,
+        as_json=options.json,
+        options=options.option,
+    )
+
+
+def _methods(_options: argparse.Namespace) -> int:
+    from crosscam import methods, recipe
+    from crosscam.nn import backbones
+
+    for name in methods.available():
+        print(f"method    {name:12s} {methods.find(name).paper}")
+    print(f"backbones {', '.join(backbones.available())}, timm:NAME")
+    print(f"recipes   {', '.join(recipe.shipped())}")
+    return 0

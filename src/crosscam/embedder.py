@@ -1,0 +1,146 @@
+"""Pictures to vectors: a trained run, or a classic descriptor, behind one interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crosscam.classic import DESCRIPTORS
+from crosscam.data.store import ImageStore
+from crosscam.errors import CheckpointError
+from crosscam.image import Preprocess
+from crosscam.methods import Method
+from crosscam.recipe import Recipe, parse
+from crosscam.training import checkpoint
+from crosscam.training.process import pick_device
+
+__all__ = ["Embedder", "load"]
+
+_CHUNK = 2048  # pictures decoded at a time: 201 MB at 256x128
+_BATCH = 64
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Turns pictures into unit vectors [N, D] float32.
+
+    ``function`` takes uint8 RGB pictures [N, H, W, 3] of the preprocessing's size.
+    """
+
+    name: str
+    preprocess: Preprocess
+    function: Callable[[npt.NDArray[np.uint8]], Vectors]
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    ap: Literal["rank-precision", "trapezoid"] = "rank-precision"
+    card: dict[str, Any] | None = None
+    recipe: Recipe | None = None
+
+    def files(self, paths: Sequence[Path], *, progress: bool = False) -> Vectors:
+        """Vectors of picture files, [N, D].  Memory: 2,048 decoded pictures at a time.
+
+        Raises:
+            ImageError: a file cannot be decoded; the message names it.
+        """
+        parts = []
+        for start in range(0, len(paths), _CHUNK):
+            some = paths[start : start + _CHUNK]
+            store = ImageStore.build(some, self.preprocess, progress=progress and start == 0)
+            parts.append(self.function(np.asarray(store.images)))
+        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+    def describe(self) -> str:
+        """One line: what this is and what it was trained on."""
+        if self.card is None:
+            return f"{self.name} (not learned)"
+        on = self.card["trained_on"]
+        return (
+            f"{self.card['method']} trained on {on['name']} {on['variant']} "
+            f"({on['images']:,} images of {on['identities']:,} identities)"
+        ).replace("  ", " ")
+
+
+def load(source: str | Path, *, device: str = "auto") -> Embedder:
+    """The embedder of a run folder, or "hsv" or "pixels" for a descriptor without learning.
+
+    Raises:
+        CheckpointError: no such run, or one that is not finished.
+    """
+    if str(source) in DESCRIPTORS:
+        return Embedder(str(source), Preprocess(size=(128, 64)), DESCRIPTORS[str(source)])
+    run = Path(source)
+    if not (run / "recipe.yaml").is_file():
+        raise CheckpointError(
+            f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "
+            f"train` wrote, or one of: {', '.join(DESCRIPTORS)}."
+        )
+    recipe = parse(run / "recipe.yaml")
+    try:
+        card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+        num_classes = int(card["num_classes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{run}/card.json cannot be read ({error}); resume the run to write it again."
+        ) from error
+    weights = checkpoint.load_weights(run / "weights.safetensors")
+    # Backbone weights come from the file just read, not from where training once found them.
+    options = dict(recipe.method.options)
+    if "backbone" in options:
+        options["backbone"] = replace(options["backbone"], pretrained=None)
+    method = replace(recipe.method, options=options).build(num_classes)
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{run}/weights.safetensors does not fit the method of its recipe: {error}"
+        ) from error
+    return of_method(method, recipe, name=str(source), device=device, card=card)
+
+
+def of_method(
+    method: Method,
+    recipe: Recipe,
+    *,
+    name: str = "",
+    device: str = "auto",
+    card: dict[str, Any] | None = None,
+) -> Embedder:
+    """The embedder of a method in memory, which is put into evaluation mode."""
+    where = pick_device(device)
+    method = method.to(where).eval()
+    flip = recipe.test.flip
+
+    @torch.inference_mode()
+    def function(pictures: npt.NDArray[np.uint8]) -> Vectors:
+        parts = []
+        for start in range(0, len(pictures), _BATCH):
+            some = torch.from_numpy(pictures[start : start + _BATCH]).to(where)
+            images = recipe.preprocess.normalize_tensor(some)
+            features = method.embed(images)
+            if flip:
+                features = _unit(features + method.embed(images.flip(3)))
+            parts.append(features.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    return Embedder(
+        name or recipe.method.name,
+        recipe.preprocess,
+        function,
+        recipe.test.metric,
+        recipe.test.ap,
+        card,
+        recipe,
+    )
+
+
+def _unit(features: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(features, dim=1)

@@ -1,0 +1,226 @@
+"""Measuring a model on a data set by the field's protocol, and showing what it ranked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import crosscam
+from crosscam import viz
+from crosscam.embedder import Embedder
+from crosscam.files import write_atomically
+from crosscam.retrieval import Metrics, top_k
+from crosscam.retrieval import evaluate as measure
+from crosscam.types import Dataset, Sample
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one data set, and the features they come from."""
+
+    model: Embedder
+    dataset: Dataset
+    metrics: Metrics
+    query_features: npt.NDArray[np.float32]  # [Q, D]
+    gallery_features: npt.NDArray[np.float32]  # [G, D]
+    reranked: Metrics | None
+    seconds: dict[str, float]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything that names and measures this evaluation, ready for JSON."""
+        entry: dict[str, Any] = {
+            "model": self.model.describe(),
+            "data": self.dataset.name,
+            "variant": self.dataset.variant,
+            "root": str(self.dataset.root),
+            "same_camera": self.dataset.protocol.same_camera,
+            "crosscam": crosscam.__version__,
+            "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            **_numbers(self.metrics),
+        }
+        if self.reranked is not None:
+            entry["reranked"] = _numbers(self.reranked)
+        return entry
+
+    def text(self) -> str:
+        """The figures as lines for a terminal."""
+        lines = [
+            f"model    {self.model.describe()}",
+            f"data     {self.dataset.name} {self.dataset.variant}".rstrip(),
+            self.metrics.table(),
+        ]
+        if self.reranked is not None:
+            lines += ["", "after k-reciprocal re-ranking", self.reranked.table()]
+        return "\n".join(lines)
+
+    def write(self, out: Path, *, lists: int = 5, top: int = 10) -> Path:
+        """Write ``evaluation.json`` and ``ranked.html`` into ``out``; returns the page.
+
+        The page shows the ``lists`` best, median and worst queries with their ``top`` matches,
+        junk removed.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "evaluation.json", json.dumps(self.summary(), indent=1))
+        return viz.ranked_page(
+            out / "ranked.html",
+            f"{self.dataset.name}: rank-1 {self.metrics.rank1:.1%}, mAP {self.metrics.mAP:.1%}",
+            self.rows(lists, top),
+            notes=[
+                self.model.describe(),
+                f"{self.dataset.name} {self.dataset.variant}, {self.metrics.n_valid_queries:,} "
+                f"queries with a match of {self.metrics.n_queries:,}, gallery "
+                f"{len(self.dataset.gallery):,} images. AP rule: {self.metrics.ap_rule}.",
+            ],
+            tables=[viz.Table(("figure", "value"), _cells(self.metrics))],
+            score=f"{self.model.metric} "
+            + ("similarity" if self.model.metric == "cosine" else "distance"),
+        )
+
+    def rows(self, lists: int = 5, top: int = 10) -> list[viz.Row]:
+        """Ranked lists of the best, median and worst queries by average precision."""
+        query, gallery = self.dataset.require_test()
+        per_query = self.metrics.per_query
+        valid = np.flatnonzero(per_query.valid)
+        order = valid[np.argsort(-per_query.ap[valid], kind="stable")]
+        middle = max(0, len(order) // 2 - lists // 2)
+        chosen = [("Best queries", order[:lists])]
+        if len(order) >= 3 * lists:
+            chosen.append(("Median queries", order[middle : middle + lists]))
+            chosen.append(("Worst queries", order[-lists:]))
+        rows = []
+        for group, picked in chosen:
+            labels: dict[str, Any] = {}
+            if self.dataset.protocol.same_camera == "drop":
+                labels = {
+                    "query_pids": _pids(query)[picked],
+                    "query_camids": _camids(query)[picked],
+                    "gallery_pids": _pids(gallery),
+                    "gallery_camids": _camids(gallery),
+                }
+            ranking = top_k(
+                self.query_features[picked],
+                self.gallery_features,
+                min(top, len(gallery)),
+                metric=self.model.metric,
+                **labels,
+            )
+            for i, indices, scores in zip(picked, ranking.indices, ranking.scores, strict=True):
+                hits = [
+                    viz.Hit(
+                        gallery[j].path,
+                        float(s),
+                        gallery[j].pid == query[i].pid,
+                        f"{gallery[j].path.name}, camera {gallery[j].camid}",
+                    )
+                    for j, s in zip(indices, scores, strict=True)
+                    if j >= 0
+                ]
+                caption = f"{query[i].path.name}, AP {per_query.ap[i]:.3f}"
+                rows.append(viz.Row(query[i].path, hits, caption, group))
+        return rows
+
+
+def evaluate(
+    model: Embedder,
+    dataset: Dataset,
+    *,
+    ap: str | None = None,
+    rerank: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Embed query and gallery of ``dataset`` and judge the ranking by its protocol.
+
+    Args:
+        model: what turns pictures into vectors.
+        dataset: a data set with query and gallery.
+        ap: the rule that is called mAP ("rank-precision" or "trapezoid"); default the model's.
+        rerank: also measure after k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3).
+        seed: of the draws of protocols that draw gallery images.
+        progress: show progress bars.
+
+    Raises:
+        DataError: no query or no gallery.
+        ImageError: a picture cannot be decoded.
+    """
+    query, gallery = dataset.require_test()
+    protocol = dataset.protocol
+    start = time.monotonic()
+    extra = dataset.multi_query if protocol.multi_query else ()
+    features = model.files([s.path for s in (*query, *gallery, *extra)], progress=progress)
+    embedded = time.monotonic()
+    q, g, m = np.split(features, [len(query), len(query) + len(gallery)])
+    settings: dict[str, Any] = {
+        "metric": model.metric,
+        "ap": ap or model.ap,
+        "same_camera": protocol.same_camera,
+        "gallery_shots": protocol.gallery_shots,
+        "shots_per": protocol.shots_per,
+        "repeats": protocol.repeats,
+        "seed": seed,
+    }
+    if protocol.by_track:
+        settings["gallery_tracks"] = np.array([s.track for s in gallery])
+    if protocol.multi_query:
+        settings |= {
+            "multi_query": protocol.multi_query,
+            "multi_query_features": m,
+            "multi_query_pids": _pids(extra),
+            "multi_query_camids": _camids(extra),
+        }
+    data = (q, _pids(query), _camids(query), g, _pids(gallery), _camids(gallery))
+    metrics = measure(*data, **settings)
+    judged = time.monotonic()
+    reranked = None
+    if rerank:
+        from crosscam.retrieval import RerankSettings
+
+        reranked = measure(*data, **settings, rerank=RerankSettings())
+    seconds = {"embed": embedded - start, "rank": judged - embedded}
+    if rerank:
+        seconds["rerank"] = time.monotonic() - judged
+    return Evaluation(model, dataset, metrics, q, g, reranked, seconds)
+
+
+def _numbers(metrics: Metrics) -> dict[str, Any]:
+    return {
+        **metrics.to_json(),
+        "ap": metrics.ap_rule,
+        "mAP_rank_precision": metrics.mAP_rank_precision,
+        "mAP_trapezoid": metrics.mAP_trapezoid,
+        "n_gallery": metrics.n_gallery,
+        "n_distractors": metrics.n_distractors,
+        "n_junk_images": metrics.n_junk_images,
+        "n_junk_pairs": metrics.n_junk_pairs,
+    }
+
+
+def _cells(metrics: Metrics) -> list[tuple[str, str]]:
+    rows = [(f"rank-{k}", f"{metrics.rank(k):.2%}") for k in (1, 5, 10, 20)]
+    rows.append(("mAP (rank-precision)", f"{metrics.mAP_rank_precision:.2%}"))
+    rows.append(("mAP (trapezoid)", f"{metrics.mAP_trapezoid:.2%}"))
+    rows.append(("mINP", f"{metrics.mINP:.2%}"))
+    return rows
+
+
+def figures(evaluation: Evaluation) -> Mapping[str, float]:
+    """The few numbers that a training log keeps."""
+    m = evaluation.metrics
+    return {"rank1": m.rank1, "mAP": m.mAP, "mINP": m.mINP}
+
+
+def _pids(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    return np.array([s.pid for s in samples], np.int64)
+
+
+def _camids(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    return np.array([s.camid for s in samples], np.int64)

@@ -1,0 +1,68 @@
+"""Files that are either the old ones or the new ones, whenever the power goes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crosscam.errors import DiskError
+
+__all__ = ["disk_errors", "flush", "flush_folder", "sha256", "write_atomically"]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the text of ``path``; a crash leaves either the old text or the new."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with disk_errors(path, "the file that was there" if path.exists() else "none"):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            flush(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    if os.name == "nt":  # folders cannot be flushed there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path, last_good: str) -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into one that says what is left."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors wraps what the system said in an error of its own
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = full or "No space left" in str(error) or "File too large" in str(error)
+        why = "the disk is full" if full else str(error)
+        raise DiskError(
+            f"could not write {path}: {why}. Last good state: {last_good}. "
+            "Free some space (or fix the folder) and resume."
+        ) from error

@@ -1,0 +1,162 @@
+"""The contract of a method, and how one is found.
+
+A method is one file that reads like its paper.  It holds exactly one public subclass of
+``Method``; its name is the file's name.  ``available()`` lists the files of this folder,
+``find("mpn")`` imports one of them, and ``find("./mine.py")`` imports a file of your own, which
+then trains, evaluates and searches like the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from crosscam.errors import RecipeError
+from crosscam.nn import backbones
+from crosscam.types import Batch, Prior
+
+__all__ = ["BackboneSettings", "Method", "available", "find", "unit"]
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which network a method stands on; every method has one as its keyword ``backbone``.
+
+    Args:
+        name: resnet18, resnet34, resnet50, resnet101, osnet_x1_0, ..., or timm:NAME.
+        last_stride: stride of the last stage, 1 or 2 (OSNets: 1).
+        ibn: instance normalization beside batch normalization in the early stages (IBN-a).
+        width: factor on all channel counts.
+        pretrained: safetensors file (optionally path#sha256=HEX) or hub:REPO/FILE@REVISION;
+            none trains from scratch.
+    """
+
+    name: str = "resnet50"
+    last_stride: int = 1
+    ibn: bool = False
+    width: float = 1.0
+    pretrained: str | None = None
+
+    def build(self) -> backbones.Backbone:
+        """The network, with its weights loaded."""
+        return backbones.build(
+            self.name,
+            last_stride=self.last_stride,
+            ibn=self.ibn,
+            width=self.width,
+            pretrained=self.pretrained,
+        )
+
+
+class Method(nn.Module, ABC):
+    """A way to learn features that tell people apart.
+
+    The constructor takes ``num_classes`` (training identities) first and everything else as
+    keywords whose defaults are the paper's values.  Two functions are all the rest of the
+    package calls: ``embed`` for use and ``losses`` for learning.  Neither looks at
+    ``self.training``; batch normalization is the only layer that does.
+    """
+
+    paper: ClassVar[str]
+    """Title, venue and identifier of the paper."""
+
+    needs: ClassVar[frozenset[Prior]] = frozenset()
+    """The priors ``losses`` reads from a batch.  ``embed`` never sees one."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    """Training settings of the paper, by dotted recipe key; a recipe file starts from them."""
+
+    dim: int
+    """Length D of the vector that ``embed`` returns."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] (float32, RGB, normalized) to unit vectors [B, D] float32.
+
+        In evaluation mode a row does not depend on the other rows of its batch.
+        """
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named, already weighted scalars in float32; their sum is what training minimizes."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """``losses``, under the name that wrappers such as DistributedDataParallel call."""
+        return self.losses(batch)
+
+    def schedule(self, progress: float) -> None:
+        """Told before every step how much of training is done, in [0, 1).
+
+        For losses that join late.  It must depend on ``progress`` alone, so that a resumed run
+        is the same run.
+        """
+
+
+def available() -> list[str]:
+    """Names of the methods in this package, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(name: str) -> type[Method]:
+    """The method called ``name``, or the one in the file ``name`` if that ends in ``.py``.
+
+    Raises ``RecipeError`` for an unknown name (with the nearest known one) or for a file that
+    does not hold exactly one public ``Method``.
+    """
+    if name.endswith(".py"):
+        module = _import_file(Path(name))
+    elif name in available():
+        module = importlib.import_module(f"{__name__}.{name}")
+    else:
+        near = difflib.get_close_matches(name, available(), n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise RecipeError(
+            f"unknown method '{name}'.{hint} Known: {', '.join(available())}; "
+            "or give the path of a .py file with a method of your own."
+        )
+    found = [
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    ]
+    if len(found) != 1:
+        names = ", ".join(c.__name__ for c in found) or "none"
+        raise RecipeError(
+            f"{module.__file__} must hold exactly one public subclass of crosscam.methods.Method, "
+            f"found: {names}."
+        )
+    return found[0]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise RecipeError(f"no method file at {path}: give the path of an existing .py file.")
+    module_name = f"crosscam_method_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = spec.loader if spec else None
+    if spec is None or loader is None:
+        raise RecipeError(f"{path} cannot be imported as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    loader.exec_module(module)
+    return module
+
+
+def unit(features: Tensor) -> Tensor:
+    """Rows of [B, D] scaled to length one, in float32 (what ``embed`` returns)."""
+    return torch.nn.functional.normalize(features.float(), dim=1)

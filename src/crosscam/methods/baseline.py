@@ -1,0 +1,154 @@
+"""The strong baseline with BNNeck.
+
+Luo, Gu, Liao, Lai, Jiang: "Bag of Tricks and a Strong Baseline for Deep Person
+Re-Identification", CVPR Workshops 2019, arXiv 1903.07071.
+
+One pooled feature f_t carries the metric losses, its batch-normalized copy f_i the identity
+loss, and f_i is what is deployed (section 3.5, "BNNeck"):
+
+    L = CE_smooth(W f_i, y) + Triplet_batch-hard(f_t, y) + 0.0005 * Center(f_t, y)
+
+Every trick of the paper is a keyword: last stride 1 (section 3.4, in ``backbone``), label
+smoothing (3.3), BNNeck (3.5), center loss (3.6); warm-up (3.1) and random erasing (3.2) are in
+``recipe``.
+
+Ours, not the paper's: ``embedding`` puts Linear + BN + ReLU behind the pooling; ``dropout``;
+``margin="soft"`` is the soft-margin triplet; ``triplet_from`` lets the triplet join after that
+share of training, because from random weights a hinge triplet of step one pulls all features
+together and training stays there (docs/LOG.md); the gradient of the centers is taken with the
+loss weight divided out, as the paper's release does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from crosscam.errors import RecipeError
+from crosscam.methods import BackboneSettings, Method, unit
+from crosscam.nn import layers, losses
+from crosscam.types import Batch
+
+
+class Baseline(Method):
+    """Strong baseline with BNNeck; every trick is a keyword.
+
+    Args:
+        num_classes: training identities N.
+        backbone: network and its options.
+        pool: how the last map becomes one vector.
+        embedding: width of an extra Linear + BN + ReLU behind the pooling; 0 leaves it out.
+        bnneck: classify and deploy the batch-normalized feature (off: the pooled one).
+        dropout: probability of dropping an input of the classifier, in [0, 1).
+        smoothing: label smoothing epsilon, in [0, 1).
+        margin: margin of the batch-hard triplet on Euclidean distances, or soft.
+        triplet: weight of the triplet; 0 turns it off.
+        triplet_from: share of training, in [0, 1), after which the triplet joins.
+        center: weight of the center loss; 0 turns it off.
+        center_lr: learning rate of the centers' own SGD.
+    """
+
+    paper: ClassVar[str] = (
+        "Luo et al., Bag of Tricks and a Strong Baseline for Deep Person Re-Identification, "
+        "CVPRW 2019, arXiv 1903.07071"
+    )
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "sampler.people": 16,
+        "sampler.images": 4,
+        "optimizer.name": "adam",
+        "optimizer.lr": 3.5e-4,
+        "optimizer.weight_decay": 5e-4,
+        "schedule.epochs": 120,
+        "schedule.milestones": [40, 70],
+    }
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: BackboneSettings = BackboneSettings("resnet50", last_stride=1),  # noqa: B008
+        pool: Literal["avg", "max", "gem"] = "avg",
+        embedding: int = 0,
+        bnneck: bool = True,
+        dropout: float = 0.0,
+        smoothing: float = 0.1,
+        margin: float | Literal["soft"] = 0.3,
+        triplet: float = 1.0,
+        triplet_from: float = 0.0,
+        center: float = 0.0005,
+        center_lr: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= triplet_from < 1.0:
+            raise RecipeError(f"method.triplet_from must be in [0, 1), got {triplet_from}.")
+        self.backbone = backbone.build()
+        self.dim = embedding or self.backbone.channels[-1]
+        self.pool = _POOLS[pool]()
+        self.embedding = (
+            nn.Sequential(
+                layers.init_normal(nn.Linear(self.backbone.channels[-1], embedding), 0.01),
+                nn.BatchNorm1d(embedding),
+                nn.ReLU(),
+            )
+            if embedding
+            else nn.Identity()
+        )
+        self.neck = layers.BNNeck(self.dim) if bnneck else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = layers.init_normal(nn.Linear(self.dim, num_classes, bias=False), 0.001)
+        self.centers = losses.CenterLoss(num_classes, self.dim) if center else None
+        if self.centers is not None:
+            # The paper divides the loss weight out of the gradient and gives the centers an SGD
+            # of their own; the training loop reads the attribute.
+            self.centers.own_sgd_lr = center_lr  # type: ignore[assignment]
+            self.centers.centers.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient / center
+            )
+        self.smoothing, self.margin, self.center = smoothing, margin, center
+        self.triplet, self.triplet_from = triplet, triplet_from
+        self.joined = triplet > 0 and triplet_from == 0.0
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, dim] of pictures [B, 3, H, W]: f_i of the paper, normalized."""
+        return unit(self.neck(self._pooled(images)))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Identity loss on f_i, triplet and center loss on f_t."""
+        f_t = self._pooled(batch.images)
+        f_i = self.neck(f_t)
+        logits = self.classifier(self.dropout(f_i))
+        terms = {"id": losses.cross_entropy(logits, batch.pids, self.smoothing)}
+        if self.joined:
+            hardest = losses.batch_hard_triplet(f_t, batch.pids, self.margin)
+            terms["triplet"] = self.triplet * hardest
+        if self.centers is not None:
+            terms["center"] = self.center * self.centers(f_t, batch.pids)
+        return terms
+
+    def schedule(self, progress: float) -> None:
+        """Lets the triplet join after ``triplet_from`` of training."""
+        self.joined = self.triplet > 0 and progress >= self.triplet_from
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.embedding(self.pool(self.backbone(images)))
+        return pooled
+
+
+class _Pool(nn.Module):
+    """A pooling function as a layer, so that it shows when the network is printed."""
+
+    def __init__(self, maximum: bool) -> None:
+        super().__init__()
+        self.maximum = maximum
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return layers.global_max_pool(maps) if self.maximum else layers.global_avg_pool(maps)
+
+
+_POOLS: dict[str, Callable[[], nn.Module]] = {
+    "avg": lambda: _Pool(False),
+    "max": lambda: _Pool(True),
+    "gem": layers.GeM,
+}

@@ -1,0 +1,409 @@
+"""A recipe: every setting of a training run, in one frozen tree.
+
+Settings are read in this order, the later winning: the defaults below, the method's own
+``recipe`` (its paper's values), a YAML file, ``key=value`` overrides.  Keys are dotted
+(``optimizer.lr=1e-3``, ``method.backbone.name=osnet_x0_25``).  An unknown key or a value of the
+wrong type is a ``RecipeError`` that names the nearest right one.  Parsing and type checks are
+jsonargparse's; the settings of a method are the keywords of its constructor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.resources
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from crosscam.data.augment import Augment
+from crosscam.errors import RecipeError
+from crosscam.image import Preprocess
+from crosscam.methods import Method, find
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+__all__ = ["Recipe", "parse", "shipped"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which data set, and where it is.
+
+    Args:
+        name: a name that `crosscam data list` prints; "csv" and "folder" are your own images.
+        root: folder of the data set, or the CSV file.
+        partial: accept a subset of a benchmark (counts are not checked).
+        options: options of that data set's parser, such as {split: 3}.
+        budget_gb: decoded images beyond this many gigabytes go to a memory-mapped cache on disk.
+        cache: folder of that cache; empty means a folder "cache" inside the run.
+    """
+
+    name: str = "market1501"
+    root: str = ""
+    partial: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    budget_gb: float = 4.0
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What a batch is made of.
+
+    Args:
+        kind: "grouped" (torchreid), "balanced" (MPN) or "identity-once" (MGN) draw P x K
+            batches, "shuffle" draws single images.
+        people: identities per batch, P.
+        images: images per identity, K; the batch has P * K.
+    """
+
+    kind: Literal["grouped", "balanced", "identity-once", "shuffle"] = "grouped"
+    people: int = 16
+    images: int = 4
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights move.
+
+    Args:
+        name: sgd, adam, amsgrad or adamw (decoupled decay).
+        lr: learning rate at its peak, per step.
+        weight_decay: L2 penalty (adamw: decoupled), per step.
+        decay_all: decay normalization weights and biases too.
+        momentum: momentum of sgd, in [0, 1).
+        nesterov: Nesterov momentum of sgd.
+        betas: decay rates of the moments of adam, amsgrad and adamw.
+        backbone_lr: factor on the learning rate of the backbone (1 = as the rest).
+        clip: largest allowed norm of the whole gradient; 0 does not clip.
+    """
+
+    name: Literal["sgd", "adam", "amsgrad", "adamw"] = "adam"
+    lr: float = 3.5e-4
+    weight_decay: float = 5e-4
+    decay_all: bool = True
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    backbone_lr: float = 1.0
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How long training is and how the learning rate goes.
+
+    Args:
+        epochs: passes over the data, as the sampler counts them.
+        kind: "step" (times gamma at each milestone), "cosine" (to floor) or "constant".
+        every: whether the rate changes with each "step" or each "epoch".
+        warmup: "linear" or "exponential" rise from warmup_start, or "none".
+        warmup_epochs: length of the rise, in epochs.
+        warmup_start: factor on the learning rate at the start of the rise, in (0, 1].
+        milestones: epochs at which "step" multiplies by gamma.
+        gamma: that factor.
+        floor: factor on the learning rate that "cosine" ends at.
+    """
+
+    epochs: int = 120
+    kind: Literal["step", "cosine", "constant"] = "step"
+    every: Literal["step", "epoch"] = "epoch"
+    warmup: Literal["none", "linear", "exponential"] = "linear"
+    warmup_epochs: float = 10.0
+    warmup_start: float = 0.01
+    milestones: tuple[int, ...] = (40, 70)
+    gamma: float = 0.1
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How training runs; nothing here is part of a method.
+
+    Args:
+        precision: "bf16" (autocast), "fp32", or "auto": bf16 where the hardware computes it.
+        channels_last: keep maps in NHWC memory order.
+        compile: torch.compile the training step (needs a C++ compiler on CPU).
+        ema: decay per step of an exponential moving average of the weights, which is then what
+            is evaluated and exported; 0 keeps none.
+        sync_batchnorm: batch statistics over all processes of a distributed run (GPU only).
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        checkpoint_minutes: minutes between checkpoints (one is also written at the end).
+        evaluate_every: epochs between evaluations during training; 0 evaluates at the end only.
+        log_every: steps between lines of metrics.jsonl.
+        tensorboard: also write TensorBoard events (extra crosscam[tensorboard]).
+    """
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    ema: float = 0.0
+    sync_batchnorm: bool = False
+    threads: int = 0
+    checkpoint_minutes: float = 5.0
+    evaluate_every: int = 0
+    log_every: int = 20
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """How the trained model is measured.
+
+    Args:
+        flip: add the features of the mirrored picture before normalizing.
+        ap: the AP rule that is called mAP; both are always reported by name.
+        metric: distance between features.
+    """
+
+    flip: bool = False
+    ap: Literal["rank-precision", "trapezoid"] = "rank-precision"
+    metric: Literal["cosine", "euclidean"] = "cosine"
+
+    __test__ = False  # not a test class, whatever its name looks like to pytest
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """The method and the keywords of its constructor, all of them spelled out."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def build(self, num_classes: int) -> Method:
+        """An untrained method for ``num_classes`` training identities."""
+        return find(self.name)(num_classes, **self.options)
+
+
+_SECTIONS: dict[str, type] = {
+    "data": DataSettings,
+    "preprocess": Preprocess,
+    "augment": Augment,
+    "sampler": SamplerSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+    "engine": EngineSettings,
+    "test": TestSettings,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run.  Made by :func:`parse`, kept as ``recipe.yaml`` in the run."""
+
+    seed: int
+    method: MethodSettings
+    data: DataSettings
+    preprocess: Preprocess
+    augment: Augment
+    sampler: SamplerSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    engine: EngineSettings
+    test: TestSettings
+
+    def to_yaml(self) -> str:
+        """All settings as YAML that :func:`parse` reads back to an equal recipe."""
+        tree: dict[str, Any] = {"seed": self.seed}
+        tree["method"] = {"name": self.method.name, **_plain(self.method.options)}
+        for section in _SECTIONS:
+            tree[section] = _plain(dataclasses.asdict(getattr(self, section)))
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = importlib.resources.files("crosscam") / "recipes"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file (or shipped name), with ``key=value`` overrides.
+
+    Args:
+        source: path of a YAML file, the name of a shipped recipe, or None for defaults only.
+        overrides: strings like ``"optimizer.lr=1e-3"``; the later of two wins.
+
+    Raises:
+        RecipeError: unknown key, wrong type, unreadable file; the message names the nearest
+            right key or what was expected.
+    """
+    tree = {} if source is None else _read(source)
+    pairs = [_split(o) for o in overrides]
+    method = _method_name(tree, pairs)
+    cls = find(method)
+    parser = _parser(cls)
+    known = set(_settings(parser))
+    config = _merge(parser, known, _unflatten(cls.recipe), f"the recipe of method {method}", None)
+    config = _merge(parser, known, tree, str(source), config)
+    config = _apply(parser, known, pairs, config)
+    built = parser.instantiate(config)
+    options = dict(vars(built["method"]))
+    name = options.pop("name")
+    return Recipe(
+        seed=built["seed"],
+        method=MethodSettings(name, options),
+        **{section: built[section] for section in _SECTIONS},
+    )
+
+
+def describe_settings(method: str) -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every setting that a recipe of ``method`` has."""
+    cls = find(method)
+    parser = _parser(cls)
+    defaults = _merge(parser, set(_settings(parser)), _unflatten(cls.recipe), method, None)
+    for key, action in _settings(parser).items():
+        hint = getattr(action, "_typehint", None) or action.type
+        text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        yield key, text, str(defaults[key]), " ".join((action.help or "").split())
+
+
+def _parser(cls: type[Method]) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="crosscam train", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw")
+    parser.add_argument("--method.name", type=str, default="baseline", help="method, or a .py file")
+    parser.add_class_arguments(cls, "method", skip={"num_classes"}, instantiate=False)
+    for section, settings in _SECTIONS.items():
+        parser.add_class_arguments(settings, section)
+    return parser
+
+
+def _settings(parser: ArgumentParser) -> dict[str, Any]:
+    """Dotted key -> argparse action of every setting (groups and help left out)."""
+    return {
+        a.dest: a
+        for a in parser._actions
+        if a.dest != "help" and "Config" not in type(a).__name__ and a.option_strings
+    }
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    if not path.is_file() and str(source) in shipped():
+        resource = importlib.resources.files("crosscam") / "recipes" / f"{source}.yaml"
+        text = resource.read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            near = difflib.get_close_matches(str(source), shipped(), n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise RecipeError(
+                f"cannot read the recipe '{source}' ({error.__class__.__name__}).{hint} Give a "
+                f"YAML file or one of the shipped recipes: {', '.join(shipped())}."
+            ) from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise RecipeError(
+            f"{source} must be a YAML mapping of settings, got {type(tree).__name__}."
+        )
+    return tree
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.removeprefix("--").partition("=")
+    if not equals or not key:
+        raise RecipeError(
+            f"'{override}' is not an override; write key=value, as optimizer.lr=1e-3."
+        )
+    return {"method": "method.name"}.get(key, key), value
+
+
+def _method_name(tree: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
+    named = tree.get("method", {})
+    name = named if isinstance(named, str) else (named or {}).get("name", "baseline")
+    for key, value in pairs:
+        if key == "method.name":
+            name = value
+    return str(name)
+
+
+def _merge(
+    parser: ArgumentParser,
+    known: set[str],
+    tree: Mapping[str, Any],
+    where: str,
+    config: Namespace | None,
+) -> Namespace:
+    """``config`` (or the defaults) with the settings of ``tree`` over it."""
+    if isinstance(tree.get("method"), str):
+        tree = {**tree, "method": {"name": tree["method"]}}
+    flat = dict(_flatten(tree, known))
+    for key in flat:
+        _check_key(key, known, where)
+    # jsonargparse reads command lines most strictly, so that is the road every value takes.
+    return _apply(parser, known, [(k, yaml.safe_dump(v).strip()) for k, v in flat.items()], config)
+
+
+def _apply(
+    parser: ArgumentParser,
+    known: set[str],
+    pairs: Sequence[tuple[str, str]],
+    config: Namespace | None,
+) -> Namespace:
+    arguments = []
+    for key, value in pairs:
+        _check_key(key, known, "the command line")
+        arguments.append(f"--{key}={value.removesuffix('...').strip()}")
+    try:
+        return parser.parse_args(arguments, namespace=config)
+    except Exception as error:  # jsonargparse and argparse raise several types of their own
+        raise RecipeError(f"a setting has a wrong value: {' '.join(str(error).split())}") from error
+
+
+def _check_key(key: str, known: set[str], where: str) -> None:
+    if key in known or any(key.startswith(f"{k}.") for k in ("data.options",)):
+        return
+    last = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
+    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
+    near = near or [last[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise RecipeError(
+        f"unknown setting '{key}' in {where}.{hint} `crosscam train --help` lists every setting."
+    )
+
+
+def _flatten(
+    tree: Mapping[str, Any], known: set[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and dotted not in known:
+            yield from _flatten(value, known, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with dataclasses, tuples and mappings turned into what YAML can write."""
+    if dataclasses.is_dataclass(value) and not inspect.isclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,86 @@
+"""Ranking a folder of pictures for a query picture, without any ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crosscam import viz
+from crosscam.embedder import Embedder
+from crosscam.errors import DataError
+from crosscam.image import EXTENSIONS
+from crosscam.retrieval import top_k
+from crosscam.types import Ranking
+
+__all__ = ["Found", "search"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: ``ranking`` has one row per query, into ``gallery``."""
+
+    model: Embedder
+    queries: list[Path]
+    gallery: list[Path]
+    ranking: Ranking
+
+    def rows(self) -> list[viz.Row]:
+        """The ranked lists, for :mod:`crosscam.viz`."""
+        rows = []
+        for path, indices, scores in zip(
+            self.queries, self.ranking.indices, self.ranking.scores, strict=True
+        ):
+            hits = [
+                viz.Hit(self.gallery[j], float(s))
+                for j, s in zip(indices, scores, strict=True)
+                if j >= 0
+            ]
+            rows.append(viz.Row(path, hits))
+        return rows
+
+    def write(self, page: Path) -> Path:
+        """Write the ranked lists as a page."""
+        return viz.ranked_page(
+            page,
+            "Search",
+            self.rows(),
+            notes=[f"{len(self.gallery):,} gallery pictures. Model: {self.model.describe()}"],
+        )
+
+
+def search(
+    model: Embedder, queries: list[Path], gallery: Path, *, top: int = 10, progress: bool = False
+) -> Found:
+    """Rank all pictures below the folder ``gallery`` for each query picture.
+
+    A query that lies in the gallery itself is left out of its own list.
+
+    Raises:
+        DataError: a query or the folder is missing, or the folder has no pictures.
+        ImageError: a picture cannot be decoded.
+    """
+    for query in queries:
+        if not query.is_file():
+            raise DataError(f"no query picture at {query}: give the path of an image file.")
+    if not gallery.is_dir():
+        raise DataError(f"no gallery folder at {gallery}: give a folder of pictures.")
+    files = sorted(p for p in gallery.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    if not files:
+        raise DataError(
+            f"{gallery} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."
+        )
+    vectors = model.files([*queries, *files], progress=progress)
+    q, g = vectors[: len(queries)], vectors[len(queries) :]
+    k = min(top + 1, len(files))  # one more, in case the query itself is among them
+    ranking = top_k(q, g, k, metric="cosine")
+    resolved = [f.resolve() for f in files]
+    indices = np.full((len(queries), min(top, k)), -1, np.int64)
+    scores = np.full(indices.shape, np.nan, np.float32)
+    for row, query in enumerate(queries):
+        own = query.resolve()
+        kept = [c for c in range(k) if resolved[ranking.indices[row, c]] != own][:top]
+        indices[row, : len(kept)] = ranking.indices[row, kept]
+        scores[row, : len(kept)] = ranking.scores[row, kept]
+    return Found(model, queries, files, Ranking(indices, scores, ranking.higher_is_better))

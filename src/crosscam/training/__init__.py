@@ -1,0 +1,1 @@
+"""Learning a recipe: the loop, and what it stands on."""

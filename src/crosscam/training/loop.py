@@ -1,0 +1,308 @@
+"""The training loop, top to bottom.
+
+``train(recipe, run)`` reads a data set, learns a method on it and leaves a run folder:
+
+    recipe.yaml            every setting
+    card.json              what was trained on what, versions, commit, time, figures
+    metrics.jsonl          one line per ``engine.log_every`` steps
+    checkpoints/           the last two states; an interrupted run goes on from there, exactly
+    weights.safetensors    what was learned (the averaged weights if ``engine.ema`` > 0)
+
+Every random draw is a function of (seed, epoch, step), so a run that was killed and resumed
+ends with the same weights, bit for bit on one CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from crosscam.data import datasets
+from crosscam.data.loader import TrainLoader
+from crosscam.data.samplers import Sampler, make_sampler
+from crosscam.data.store import ImageStore
+from crosscam.errors import CheckpointError, TrainingError
+from crosscam.files import write_atomically
+from crosscam.methods import Method
+from crosscam.nn import sync
+from crosscam.recipe import Recipe, parse
+from crosscam.training import checkpoint
+from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
+from crosscam.training.process import interruptible, pick_device, processes, rank, use_bf16
+from crosscam.training.record import Bar, Log, Position, first_card, update_card
+from crosscam.types import Sample
+
+__all__ = ["Interrupted", "resume", "train"]
+
+Evaluate = Callable[[Method], Mapping[str, float]]
+
+
+class Interrupted(Exception):
+    """Training was stopped by the user; the run folder can be resumed."""
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+    evaluate: Evaluate | None = None,
+) -> Path:
+    """Learn ``recipe`` and leave the result in the folder ``run``, which must be new or empty.
+
+    Args:
+        recipe: every setting (:func:`crosscam.recipe.parse`).
+        run: folder to create.
+        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
+        progress: show a progress bar on a terminal.
+        evaluate: called with the method (averaged weights) every ``engine.evaluate_every``
+            epochs; what it returns is logged.
+
+    Raises:
+        TrainingError: a loss stopped being finite, or the folder is not empty.
+        DiskError: the disk is full; the last checkpoint is untouched.
+        Interrupted: Ctrl-C; :func:`resume` goes on from the last step.
+    """
+    if rank() == 0:
+        if run.exists() and any(run.iterdir()):
+            raise TrainingError(
+                f"{run} is not empty. Resume it (crosscam train --resume {run}) or choose a new "
+                "folder (--out)."
+            )
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / "recipe.yaml", recipe.to_yaml())
+    return _train(recipe, run, None, device, progress, evaluate)
+
+
+def resume(
+    run: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+    evaluate: Evaluate | None = None,
+) -> Path:
+    """Go on with the run in ``run`` from its last checkpoint (from the start if it has none)."""
+    if not (run / "recipe.yaml").is_file():
+        raise CheckpointError(
+            f"{run} is not a run folder: it has no recipe.yaml. Give the folder of a run."
+        )
+    recipe = parse(run / "recipe.yaml")
+    return _train(recipe, run, checkpoint.latest(run), device, progress, evaluate)
+
+
+def _train(
+    recipe: Recipe,
+    run: Path,
+    last: checkpoint.Checkpoint | None,
+    device_name: str,
+    progress: bool,
+    evaluate: Evaluate | None,
+) -> Path:
+    engine, schedule = recipe.engine, recipe.schedule
+    if engine.threads:
+        torch.set_num_threads(engine.threads)
+    with processes(pick_device(device_name)) as (me, world, device):
+        # --- data -----------------------------------------------------------------------------
+        dataset = datasets.load(
+            recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
+        )
+        samples = dataset.require_train()
+        labels, num_classes = class_labels(samples)
+        store = ImageStore.build(
+            samples,
+            recipe.preprocess,
+            budget_bytes=int(recipe.data.budget_gb * 1e9),
+            cache_dir=Path(recipe.data.cache or run / "cache"),
+            progress=progress and me == 0,
+        )
+        sampler = make_sampler(
+            recipe.sampler.kind, labels, recipe.sampler.people, recipe.sampler.images, recipe.seed
+        )
+        loader = TrainLoader(
+            store.to(device),
+            labels,
+            np.array([s.camid for s in samples]),
+            sampler,
+            recipe.augment,
+            recipe.preprocess,
+            seed=recipe.seed,
+            device=device,
+            rank=me,
+            world=world,
+        )
+
+        # --- method, optimizers, average ------------------------------------------------------
+        torch.manual_seed(recipe.seed)
+        method = recipe.method.build(num_classes).to(device)
+        if engine.channels_last:
+            method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if engine.sync_batchnorm and world > 1:
+            sync.convert(method)
+        learner: nn.Module = method
+        if world > 1:
+            learner = nn.parallel.DistributedDataParallel(
+                method, device_ids=[device.index] if device.type == "cuda" else None
+            )
+        if engine.compile:
+            learner = torch.compile(learner)  # type: ignore[assignment]
+        optimizers = make_optimizers(method, recipe.optimizer)
+        average = Average(method, engine.ema) if engine.ema else None
+        half = use_bf16(engine.precision, device)
+
+        # --- where we were --------------------------------------------------------------------
+        at = Position()
+        if last is not None:
+            at = Position(**last.state["position"])
+            method.load_state_dict(last.tensors["weights"])
+            for number, optimizer in enumerate(optimizers):
+                checkpoint.load_optimizer(optimizer, last.tensors.get(f"optimizer.{number}", {}))
+            if average is not None:
+                average.load(last.tensors["ema"])
+        if me == 0:
+            first_card(run, recipe, dataset, num_classes, method)
+
+        def save() -> None:
+            watch.flush()
+            if me != 0:
+                return
+            require_finite_weights(method, at, run)
+            groups = {"weights": method.state_dict()}
+            for number, optimizer in enumerate(optimizers):
+                groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
+            if average is not None:
+                groups["ema"] = average.tensors
+            checkpoint.save(run, at.step, groups, {"position": vars(at)})
+
+        # --- the loop -------------------------------------------------------------------------
+        watch = Watch(run, sampler, samples, every=1 if device.type == "cpu" else engine.log_every)
+        saved = time.monotonic()
+        with (
+            interruptible() as stop,
+            Bar(progress and me == 0, schedule.epochs) as bar,
+            Log(run, at.step, engine.tensorboard, me) as log,
+        ):
+            method.train()
+            while at.epoch < schedule.epochs:
+                steps = sampler.steps(at.epoch)
+                for batch in loader.epoch(at.epoch, at.step_in_epoch):
+                    tick = time.monotonic()
+                    done = at.epoch + at.step_in_epoch / steps  # epochs, with their fraction
+                    rate = learning_rate(recipe.optimizer.lr, schedule, done)
+                    for optimizer in optimizers:
+                        for group in optimizer.param_groups:
+                            group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
+                        optimizer.zero_grad(set_to_none=True)
+                    method.schedule(done / schedule.epochs)
+                    torch.manual_seed(step_seed(recipe.seed, at.step, me))  # for dropout
+                    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                        terms: dict[str, Tensor] = learner(batch)
+                    watch.look(at, terms)
+                    total = torch.stack(list(terms.values())).sum()
+                    total.backward()  # type: ignore[no-untyped-call]
+                    if recipe.optimizer.clip:
+                        nn.utils.clip_grad_norm_(method.parameters(), recipe.optimizer.clip)
+                    for optimizer in optimizers:
+                        optimizer.step()
+                    if average is not None:
+                        average.update(method)
+                    at.advance(len(batch) * world, time.monotonic() - tick)
+                    if at.step % engine.log_every == 0:
+                        log.write(at, rate, terms)
+                    bar.show(done + 1 / steps, at, rate, terms)
+                    due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
+                    if stop() or (due and world == 1):
+                        save()
+                        saved = time.monotonic()
+                    if stop():
+                        raise Interrupted(
+                            f"stopped after step {at.step}. Go on with: "
+                            f"crosscam train --resume {run}"
+                        )
+                at.next_epoch()
+                if world > 1:  # the only place where all processes surely stand at one step
+                    save()
+                every = engine.evaluate_every
+                if evaluate and every and at.epoch % every == 0 and at.epoch < schedule.epochs:
+                    if me == 0:
+                        with averaged(method, average):
+                            log.add({"step": at.step, "epoch": at.epoch, **evaluate(method)})
+                    method.train()
+            save()
+        if me == 0:
+            with averaged(method, average):
+                digest = checkpoint.save_weights(run / "weights.safetensors", method.state_dict())
+            entries = {
+                "weights_sha256": digest,
+                "precision": "bf16" if half else "fp32",
+                "device": device.type,
+                "processes": world,
+                **at.figures(),
+            }
+            update_card(run, entries)
+    return run
+
+
+# --- what the loop calls ----------------------------------------------------------------------
+
+
+def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], int]:
+    """Class label 0..C-1 of every sample, by sorted person id, and C."""
+    classes, labels = np.unique([s.pid for s in samples], return_inverse=True)
+    return labels.astype(np.int64), len(classes)
+
+
+def step_seed(seed: int, step: int, process: int) -> int:
+    """Seed of the draws inside a step's forward pass (dropout), different for every step."""
+    words = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def require_finite_weights(method: Method, at: Position, run: Path) -> None:
+    """Refuse to save weights that are not finite, so that the last checkpoint stays a good one."""
+    for name, parameter in method.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise TrainingError(
+                f"the weights '{name}' are no longer finite after step {at.step}. Last good "
+                f"checkpoint: {checkpoint.latest_name(run)}. {_CURE}"
+            )
+
+
+_CURE = "Lower optimizer.lr, set optimizer.clip, or use engine.precision=fp32, and train again."
+
+
+class Watch:
+    """Looks for losses that stopped being finite; on a GPU only every few steps, to not wait."""
+
+    def __init__(
+        self, run: Path, sampler: Sampler, samples: tuple[Sample, ...], every: int
+    ) -> None:
+        self.run, self.sampler, self.samples, self.every = run, sampler, samples, every
+        self.seen: list[tuple[Position, dict[str, Tensor]]] = []
+
+    def look(self, at: Position, terms: Mapping[str, Tensor]) -> None:
+        """Remember the terms of a step, and check all remembered ones if it is time."""
+        self.seen.append((Position(**vars(at)), {k: v.detach() for k, v in terms.items()}))
+        if len(self.seen) >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Check what is remembered; ``TrainingError`` names term, step and pictures."""
+        for at, terms in self.seen:
+            bad = [f"{k} = {float(v)}" for k, v in terms.items() if not math.isfinite(v)]
+            if bad:
+                rows = self.sampler.epoch(at.epoch)[at.step_in_epoch]
+                names = [self.samples[i].path.name for i in rows]
+                raise TrainingError(
+                    f"a loss is not finite: {', '.join(bad)} at epoch {at.epoch}, batch "
+                    f"{at.step_in_epoch} (step {at.step}), pictures {', '.join(names[:4])}, ... "
+                    f"Last good checkpoint: {checkpoint.latest_name(self.run)}. {_CURE}"
+                )
+        self.seen.clear()

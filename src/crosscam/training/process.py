@@ -1,0 +1,92 @@
+"""Where training runs: device, precision, the other processes, and signals to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from crosscam.errors import RecipeError
+
+__all__ = ["interruptible", "pick_device", "processes", "rank", "use_bf16"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is a GPU if there is one.
+
+    Raises:
+        RecipeError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RecipeError(f"unknown device '{name}'; use cpu, cuda, cuda:0 or auto.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(f"device '{name}' was asked for, but PyTorch sees no GPU here.")
+    return device
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16; "auto" does where the hardware has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
+    """(rank, world size, device of this process); joins the others if torchrun started us."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield rank(), world, device
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether Ctrl-C (or a polite kill) asked to stop.
+
+    The first signal lets the current step finish and be saved; a second one acts at once.
+    """
+    asked = False
+    kept: dict[signal.Signals, Any] = {}
+
+    def handler(*_: Any) -> None:
+        nonlocal asked
+        asked = True
+        for signal_number, previous in kept.items():
+            signal.signal(signal_number, previous)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, handler)
+    except ValueError:  # not the main thread: signals are somebody else's business
+        kept = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, previous in kept.items():
+            signal.signal(number, previous)

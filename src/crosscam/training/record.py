@@ -1,0 +1,220 @@
+"""What a run leaves behind and shows while it goes: the card, metrics.jsonl, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import crosscam
+from crosscam.errors import MissingExtraError
+from crosscam.files import write_atomically
+from crosscam.methods import Method
+from crosscam.recipe import Recipe
+from crosscam.types import Dataset
+
+__all__ = ["Bar", "Log", "Position", "first_card", "update_card"]
+
+
+@dataclass
+class Position:
+    """Where training stands."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0  # over all epochs
+    images: int = 0  # seen so far, over all processes
+    seconds: float = 0.0  # spent in steps so far
+
+    def advance(self, images: int, seconds: float) -> None:
+        """Count one step."""
+        self.step += 1
+        self.step_in_epoch += 1
+        self.images += images
+        self.seconds += seconds
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+
+    @property
+    def speed(self) -> float:
+        """Images per second so far."""
+        return self.images / max(self.seconds, 1e-9)
+
+    def figures(self) -> dict[str, float]:
+        """What the card keeps of it."""
+        return {
+            "epochs": self.epoch,
+            "steps": self.step,
+            "images_per_second": round(self.speed, 1),
+            "training_minutes": round(self.seconds / 60, 2),
+        }
+
+
+class Log:
+    """metrics.jsonl, and TensorBoard events if asked for.  Only process 0 writes."""
+
+    def __init__(self, run: Path, step: int, tensorboard: bool, rank: int) -> None:
+        self.path = run / "metrics.jsonl"
+        self.writer: Any = None
+        if rank != 0:
+            self.file = None
+            return
+        if self.path.exists():  # what was logged after the checkpoint will be logged again
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [x for x in lines if x.endswith("}") and json.loads(x)["step"] <= step]
+            write_atomically(self.path, "".join(f"{x}\n" for x in kept))
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingExtraError(
+                    "engine.tensorboard=true needs TensorBoard: pip install 'crosscam[tensorboard]'"
+                ) from error
+            self.writer = SummaryWriter(run / "tensorboard", purge_step=step + 1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, at: Position, rate: float, terms: Mapping[str, Tensor]) -> None:
+        """Log learning rate, speed and the loss terms of the step just made."""
+        if self.file is None:
+            return
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        self.add(
+            {
+                "step": at.step,
+                "epoch": at.epoch,
+                "lr": rate,
+                "images_per_second": round(at.speed, 1),
+                "loss": sum(values.values()),
+                **values,
+            }
+        )
+
+    def add(self, entry: Mapping[str, float]) -> None:
+        """Log any figures; ``step`` must be among them."""
+        if self.file is None:
+            return
+        self.file.write(json.dumps(dict(entry)) + "\n")
+        if self.writer is not None:
+            for name, value in entry.items():
+                if name not in ("step", "epoch"):
+                    self.writer.add_scalar(name, value, int(entry["step"]))
+
+
+def first_card(
+    run: Path, recipe: Recipe, dataset: Dataset, num_classes: int, method: Method
+) -> None:
+    """Write the card of a run: what is trained on what, and with which software."""
+    if (run / "card.json").exists():
+        return
+    card = {
+        "crosscam": crosscam.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "method": recipe.method.name,
+        "paper": method.paper,
+        "feature_dim": method.dim,
+        "num_classes": num_classes,
+        "trained_on": {
+            "name": dataset.name,
+            "variant": dataset.variant,
+            "images": len(dataset.train),
+            "identities": num_classes,
+            "cameras": len({s.camid for s in dataset.train}),
+        },
+        "seed": recipe.seed,
+    }
+    write_atomically(run / "card.json", json.dumps(card, indent=1))
+
+
+def update_card(run: Path, entries: Mapping[str, Any]) -> None:
+    """Add entries to the card of a run."""
+    path = run / "card.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    write_atomically(path, json.dumps({**card, **entries}, indent=1))
+
+
+def _commit() -> str:
+    """Commit of the source checkout this package runs from; "" if it was installed otherwise."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+class Bar:
+    """A progress bar with loss terms, images per second and time left; silent off a terminal."""
+
+    def __init__(self, visible: bool, epochs: int) -> None:
+        self.epochs, self.shown = epochs, 0.0
+        self.progress: Any = None
+        if not visible or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task = self.progress.add_task("train", total=epochs, epoch=f"0/{epochs}", text="")
+
+    def __enter__(self) -> Bar:
+        if self.progress is not None:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+    def show(self, done: float, at: Position, rate: float, terms: Mapping[str, Tensor]) -> None:
+        """Show the state after ``done`` epochs; twice a second at most, since reading waits."""
+        now = time.monotonic()
+        if self.progress is None or (now - self.shown < 0.5 and done < self.epochs):
+            return
+        self.shown = now
+        text = "  ".join(f"{name} {float(t.detach()):.3f}" for name, t in terms.items())
+        self.progress.update(
+            self.task,
+            completed=done,
+            epoch=f"{min(at.epoch + 1, self.epochs)}/{self.epochs}",
+            text=f"{text}  lr {rate:.1e}  {at.speed:.0f} img/s",
+        )
