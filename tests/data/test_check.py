@@ -76,7 +76,16 @@ def test_corrupt_and_truncated_images(own: Path) -> None:
     assert found.level == "error"
     assert found.total == 3
     assert all(any(p in e for e in found.examples) for p in ("a/x_c1", "b/x_c1", "b/y_c1"))
+    assert not any("upload" in e or "Copy" in e for e in found.examples)
     assert check("folder", own, decode=False).ok  # not opened, not known
+
+
+def test_huge_pictures_and_files_are_not_read(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = Image.new("1", (9_000, 9_000))
+    bomb.save(own / "train" / "a" / "y_c1_t.png")
+    assert "9000 x 9000 pixels" in only(check("folder", own), "corrupt-image").examples[0]
+    monkeypatch.setattr("crosscam.data.check.MAX_BYTES", 100)
+    assert only(check("folder", own), "corrupt-image").total == 13
 
 
 def test_a_file_that_vanishes_is_reported(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crosscam.data.datasets import SameCamera, available, options_from_text, parse
 from crosscam.data.findings import Count, Finding, Level, Row, finding, inspect, splits
 from crosscam.errors import ImageError
+from crosscam.image import MAX_BYTES
+from crosscam.image import decode as decode_picture
 from crosscam.types import JUNK_PID, Dataset, Sample
 
 if TYPE_CHECKING:
@@ -227,32 +229,23 @@ def _digest(data: bytes) -> bytes:
 
 
 def _open(path: Path) -> _Look:
+    """Read and decode one file, whole."""
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            return _Look(b"", None, f"has {size:,} bytes; at most {MAX_BYTES:,} are read")
         data = path.read_bytes()
     except OSError as error:
         return _Look(b"", None, f"cannot be read ({error.strerror})")
     if not data:
         return _Look(b"", None, "is empty")
     try:
-        return _Look(_digest(data), _size(data), "")
+        height, width, _ = decode_picture(data).shape
     except ImageError as error:
-        return _Look(_digest(data), None, str(error))
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    """Decode all of a picture; its width and height."""
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            return picture.size
-    except UnidentifiedImageError:
-        raise ImageError("is no picture of a known format") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot be decoded ({error})") from error
+        # What is wrong with it; what to do is said once for all such files.
+        reason = str(error).removeprefix("the upload ").partition(". ")[0].rstrip(".")
+        return _Look(_digest(data), None, reason)
+    return _Look(_digest(data), (width, height), "")
 
 
 # --- what the pictures tell -----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
+from crosscam.image import EXTENSIONS
 from crosscam.types import Sample
 
 __all__ = [
@@ -26,9 +27,6 @@ __all__ = [
     "split_folder",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-)
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 
 
@@ -97,7 +95,7 @@ def image_names(folder: Path, *, deep: bool = False) -> list[str]:
                     if e.is_dir():
                         if deep:
                             pending.append(f"{prefix}{e.name}/")
-                    elif e.name[e.name.rfind(".") :].lower() in IMAGE_SUFFIXES:
+                    elif e.name[e.name.rfind(".") :].lower() in EXTENSIONS:
                         found.append(prefix + e.name)
         except FileNotFoundError:
             continue
