@@ -88,7 +88,11 @@ def test_huge_pictures_and_files_are_not_read(own: Path, monkeypatch: pytest.Mon
     assert only(check("folder", own), "corrupt-image").total == 13
 
 
-def test_a_file_that_vanishes_is_reported(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_file_that_cannot_be_read_is_reported(
+    own: Path, monkeypatch: pytest.MonkeyPatch, decode: bool
+) -> None:
+    draw(own / "gallery" / "c" / "x_c1_g.jpg", 1)  # the same size as train/a, so it is compared
     real = Path.read_bytes
 
     def gone(self: Path) -> bytes:
@@ -97,7 +101,8 @@ def test_a_file_that_vanishes_is_reported(own: Path, monkeypatch: pytest.MonkeyP
         return real(self)
 
     monkeypatch.setattr(Path, "read_bytes", gone)
-    assert "Permission denied" in only(check("folder", own), "corrupt-image").examples[0]
+    report = check("folder", own, decode=decode)
+    assert "Permission denied" in only(report, "corrupt-image").examples[0]
 
 
 def test_tiny_images(own: Path) -> None:
@@ -221,6 +226,17 @@ def test_names_with_brackets_are_printed_as_they_are(own: Path) -> None:
     (own / "train" / "a" / "[red]_c1_t.jpg").write_bytes(b"")
     _, text = printed(main_check, "folder", own)
     assert "[red]_c1_t.jpg" in text
+
+
+def test_names_that_are_no_text_are_printed(own: Path) -> None:
+    odd = own / "train" / "a" / "\udcf6_c1_t.jpg"  # a byte that is no UTF-8, as old archives have
+    try:
+        odd.write_bytes(b"")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes text only")
+    _, text = printed(main_check, "folder", own)
+    assert "\\udcf6_c1_t.jpg" in text
+    json.dumps(check("folder", own).to_dict()).encode()
 
 
 def test_json_report(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

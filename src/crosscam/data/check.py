@@ -184,6 +184,7 @@ def _every(dataset: Dataset) -> list[list[Path]]:
 def _look(
     sides: Sequence[Sequence[Path]], *, decode: bool, threads: int, progress: bool
 ) -> dict[Path, _Look]:
+    from PIL import Image
     from rich.console import Console
     from rich.progress import Progress
 
@@ -191,6 +192,7 @@ def _look(
     if not decode:
         return _look_at_sizes(sides, paths)
     looked: dict[Path, _Look] = {}
+    Image.init()  # Pillow loads its formats at the first use, which is not safe from two threads
     with (
         ThreadPoolExecutor(max_workers=threads) as pool,
         Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar,
@@ -218,7 +220,7 @@ def _look_at_sizes(sides: Sequence[Sequence[Path]], paths: Sequence[Path]) -> di
         if size == 0:
             looked[path] = _Look(b"", None, "is empty")
         elif seen[size] > 1:
-            looked[path] = _Look(_digest(path.read_bytes()), None, "")
+            looked[path] = _read(path)[0]
         else:
             looked[path] = _Look(b"", None, "")
     return looked
@@ -228,24 +230,29 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _open(path: Path) -> _Look:
-    """Read and decode one file, whole."""
+def _read(path: Path) -> tuple[_Look, bytes]:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            return _Look(b"", None, f"has {size:,} bytes; at most {MAX_BYTES:,} are read")
+            return _Look(b"", None, f"has {size:,} bytes; at most {MAX_BYTES:,} are read"), b""
         data = path.read_bytes()
     except OSError as error:
-        return _Look(b"", None, f"cannot be read ({error.strerror})")
-    if not data:
-        return _Look(b"", None, "is empty")
+        return _Look(b"", None, f"cannot be read ({error.strerror})"), b""
+    return (_Look(_digest(data), None, "") if data else _Look(b"", None, "is empty")), data
+
+
+def _open(path: Path) -> _Look:
+    """Read and decode one file, whole."""
+    look, data = _read(path)
+    if look.problem:
+        return look
     try:
         height, width, _ = decode_picture(data).shape
     except ImageError as error:
         # What is wrong with it; what to do is said once for all such files.
         reason = str(error).removeprefix("the upload ").partition(". ")[0].rstrip(".")
-        return _Look(_digest(data), None, reason)
-    return _Look(_digest(data), (width, height), "")
+        return look._replace(problem=reason)
+    return look._replace(size=(width, height))
 
 
 # --- what the pictures tell -----------------------------------------------------------------------

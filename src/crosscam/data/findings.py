@@ -78,8 +78,14 @@ def finding(
     examples: Iterable[object] = (),
 ) -> Finding:
     """A ``Finding`` that keeps the first few of ``examples`` and counts them all."""
-    every = [str(e) for e in examples]
-    return Finding(level, kind, found, needed, fix, tuple(every[:MAX_EXAMPLES]), len(every))
+    every = list(examples)
+    shown = tuple(_printable(str(e)) for e in every[:MAX_EXAMPLES])
+    return Finding(level, kind, _printable(found), needed, _printable(fix), shown, len(every))
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no text; those are shown as ``\\udcf6``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
