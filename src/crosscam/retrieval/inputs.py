@@ -1,0 +1,90 @@
+"""What features and labels must look like, and the errors that say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosscam.errors import FeatureError
+
+__all__ = ["Features", "Labels", "check_choice", "check_count", "check_features", "check_labels"]
+
+Features = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+def check_features(features: npt.ArrayLike, name: str) -> Features:
+    """``features`` as C-contiguous float32 [N, D]; a copy only if it is not that already."""
+    array = np.asarray(features)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise FeatureError(
+            f"{name} must be floating-point numbers, got dtype {array.dtype}. "
+            "Convert them with .astype(np.float32)."
+        )
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise FeatureError(
+            f"{name} must be [N, D] with one row per image, got shape {list(array.shape)}."
+        )
+    if array.shape[0] == 0:
+        raise FeatureError(f"{name} is empty (shape {list(array.shape)}); at least one is needed.")
+    with np.errstate(over="ignore", invalid="ignore"):  # reported by the check of the norms
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_dimensions(query: Features, gallery: Features, names: tuple[str, str]) -> None:
+    """Both must have the same feature size."""
+    if query.shape[1] != gallery.shape[1]:
+        raise FeatureError(
+            f"{names[0]} has {query.shape[1]} numbers per row and {names[1]} has "
+            f"{gallery.shape[1]}. Both must come from the same model."
+        )
+
+
+def check_norms(square_norms: npt.NDArray[np.float64], name: str, *, cosine: bool) -> None:
+    """Name the first row that holds NaN or infinity, or is zero where an angle is needed."""
+    bad = np.flatnonzero(~np.isfinite(square_norms))
+    if bad.size:
+        raise FeatureError(
+            f"{name} row {bad[0]} holds NaN or infinity ({bad.size} such rows of "
+            f"{len(square_norms)}). Find out why the model gave them, or leave those rows out."
+        )
+    if cosine:
+        bad = np.flatnonzero(square_norms == 0)
+        if bad.size:
+            raise FeatureError(
+                f"{name} row {bad[0]} is a zero vector ({bad.size} such rows of "
+                f"{len(square_norms)}), which has no cosine. Leave those rows out, "
+                'or use metric="euclidean".'
+            )
+
+
+def check_labels(labels: npt.ArrayLike, name: str, length: int, of: str) -> Labels:
+    """``labels`` as int64 [length]."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or len(array) != length:
+        raise FeatureError(
+            f"{name} must have one number for each of the {length} rows of {of}, "
+            f"got shape {list(array.shape)}."
+        )
+    if not np.issubdtype(array.dtype, np.integer):
+        raise FeatureError(
+            f"{name} must be whole numbers, got dtype {array.dtype}. "
+            "Convert them with .astype(np.int64)."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def check_choice(value: Any, name: str, allowed: tuple[Any, ...]) -> None:
+    """``value`` must be one of ``allowed``."""
+    if value not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise FeatureError(f"{name} must be one of {choices}, got {value!r}.")
+
+
+def check_count(value: Any, name: str, least: int = 1) -> int:
+    """``value`` must be a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise FeatureError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    return int(value)
