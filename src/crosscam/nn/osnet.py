@@ -100,7 +100,7 @@ class OSBlock(nn.Module):
         gates = self.gate(pooled).chunk(4)
         y = gates[0] * streams[0]
         for gate, stream in zip(gates[1:], streams[1:], strict=True):
-            y = torch.addcmul(y, gate, stream)
+            y = y + gate * stream
         y = self.conv3(y) + (x if self.downsample is None else self.downsample(x))
         return F.relu(y if self.IN is None else self.IN(y))
 
