@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Small networks run faster on one thread, and results do not depend on the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -86,18 +86,14 @@ def test_the_reader_of_imports_sees_every_form(
     assert [t for t, _ in _imports(file, top_level_only=False)] == caught
 
 
-def test_importing_crosscam_is_quick_and_brings_no_torch() -> None:
+def test_importing_crosscam_and_its_command_line_brings_nothing_heavy() -> None:
     code = (
-        "import sys, time; t = time.perf_counter(); import crosscam, crosscam.cli; "
-        "t = time.perf_counter() - t; "
-        "heavy = {'torch', 'numba', 'numpy', 'PIL', 'rich', 'jsonargparse'} & set(sys.modules); "
-        "print(t, sorted(heavy))"
+        "import sys, crosscam, crosscam.cli; "
+        "print(sorted({'torch', 'numba', 'numpy', 'PIL', 'rich', 'jsonargparse', 'yaml'} "
+        "& set(sys.modules)))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split(" ", 1)
-    assert out[1].strip() == "[]"
-    assert float(out[0]) < 0.2
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 def test_retrieval_and_image_bring_no_torch() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from crosscam.data.augment import Augment
-from crosscam.errors import RecipeError
+from crosscam.errors import InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.methods import Method, find
 
@@ -243,7 +243,10 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
     config = _merge(parser, known, _unflatten(cls.recipe), f"the recipe of method {method}", None)
     config = _merge(parser, known, tree, str(source), config)
     config = _apply(parser, known, pairs, config)
-    built = parser.instantiate(config)
+    try:
+        built = parser.instantiate(config)
+    except (InputError, ValueError, TypeError) as error:
+        raise RecipeError(f"a setting does not fit: {error}") from error
     options = dict(vars(built["method"]))
     name = options.pop("name")
     return Recipe(
@@ -281,7 +284,9 @@ def _settings(parser: ArgumentParser) -> dict[str, Any]:
     return {
         a.dest: a
         for a in parser._actions
-        if a.dest != "help" and "Config" not in type(a).__name__ and a.option_strings
+        if a.option_strings
+        and a.dest not in ("help", "print_shtab")
+        and "Config" not in type(a).__name__
     }
 
 

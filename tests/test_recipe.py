@@ -1,0 +1,105 @@
+"""Recipes: order of sources, types, suggestions, round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crosscam.errors import RecipeError
+from crosscam.methods import available
+from crosscam.recipe import describe_settings, parse, shipped
+
+
+def test_defaults_are_the_papers() -> None:
+    recipe = parse()
+    assert recipe.method.name == "baseline"
+    assert recipe.optimizer.lr == 3.5e-4
+    assert recipe.schedule.milestones == (40, 70)
+    assert recipe.preprocess.size == (256, 128)
+    assert recipe.method.options["backbone"].name == "resnet50"
+
+
+def test_command_line_beats_file_beats_method(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "method: {name: baseline, margin: soft, backbone: {name: resnet18}}\n"
+        "optimizer: {lr: 1e-3, weight_decay: 0.01}\n"
+        "data: {name: cuhk03, options: {boxes: detected}}\n"
+    )
+    recipe = parse(file, ["optimizer.lr=2e-3", "data.options.split=3", "method.backbone.width=0.5"])
+    assert recipe.optimizer.lr == 2e-3
+    assert recipe.optimizer.weight_decay == 0.01
+    assert recipe.schedule.epochs == 120
+    assert recipe.method.options["margin"] == "soft"
+    assert recipe.method.options["backbone"].name == "resnet18"
+    assert recipe.method.options["backbone"].width == 0.5
+    assert recipe.data.options == {"boxes": "detected", "split": 3}
+
+
+def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("method: baseline\nseed: 7\n")
+    assert parse(file).seed == 7
+    assert parse(None, ["method=baseline"]).method.name == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.lrr=1e-3", "Did you mean 'optimizer.lr'"),
+        ("lr=1e-3", "Did you mean 'optimizer.lr'"),
+        ("method.bnnek=false", "Did you mean 'method.bnneck'"),
+        ("method.backbone.nam=resnet18", "Did you mean 'method.backbone.name'"),
+        ("optimizer.lr=quick", "optimizer.lr"),
+        ("optimizer.name=adan", "adamw"),
+        ("schedule.epochs=3.5", "schedule.epochs"),
+        ("preprocess.size=[256]", "preprocess.size"),
+        ("preprocess.size=[0,128]", "preprocess.size must be"),
+        ("augment.flip=1.5", "augment.flip is a probability"),
+        ("method=baselin", "Did you mean 'baseline'"),
+        ("optimizer.lr", "write key=value"),
+        ("=3", "write key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(None, [override])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optimizer: {learning: 3}\n", "unknown setting 'optimizer.learning'"),
+        ("- a\n- b\n", "must be a YAML mapping"),
+        ("a: [1\n", "not valid YAML"),
+        ("seed: x\n", "seed"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        parse(file)
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(tmp_path / "nothing.yaml")
+    assert all(name in str(caught.value) for name in shipped())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_round_trip(name: str, tmp_path: Path) -> None:
+    recipe = parse(name)
+    file = tmp_path / "r.yaml"
+    file.write_text(recipe.to_yaml())
+    assert parse(file) == recipe
+
+
+@pytest.mark.parametrize("method", available())
+def test_every_setting_is_explained(method: str) -> None:
+    silent = [key for key, _, _, meaning in describe_settings(method) if not meaning]
+    assert not silent

@@ -1,0 +1,33 @@
+"""The recipe that training tests use: a tiny net on toy people, with every kind of state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crosscam.recipe import Recipe, parse
+
+SETTINGS = (
+    "data.partial=true",
+    "preprocess.size=[32,16]",
+    "augment.pad=2",
+    "sampler.people=4",
+    "sampler.images=2",
+    "method.backbone.name=resnet18",
+    "method.backbone.width=0.125",
+    "method.dropout=0.2",
+    "method.center=0.0005",
+    "optimizer.name=amsgrad",
+    "optimizer.clip=5.0",
+    "schedule.epochs=3",
+    "schedule.warmup_epochs=1",
+    "engine.precision=fp32",
+    "engine.threads=1",
+    "engine.ema=0.9",
+    "engine.log_every=1",
+    "engine.checkpoint_minutes=0",  # after every step
+)
+
+
+def toy_recipe(root: Path, *more: str) -> Recipe:
+    """The recipe for the toy data set at ``root``, with further overrides."""
+    return parse(None, [*SETTINGS, f"data.root={root}", *more])

@@ -1,0 +1,255 @@
+"""Training: resuming exactly, stopping politely, several processes, losses that explode."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from recipes import SETTINGS, toy_recipe
+from toy import write_market
+
+from crosscam.errors import CheckpointError, DataError, TrainingError
+from crosscam.training import checkpoint, loop
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_market(tmp_path_factory.mktemp("toys") / "market", size=(32, 16))
+
+
+@pytest.fixture(scope="module")
+def whole(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody interrupted."""
+    return loop.train(toy_recipe(toys), tmp_path_factory.mktemp("whole") / "run", progress=False)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load_weights(run / "weights.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "crosscam", "train", *map(str, arguments), "--quiet"]
+
+
+def test_a_run_leaves_everything_behind(whole: Path) -> None:
+    names = {p.name for p in whole.iterdir()}
+    assert names >= {"recipe.yaml", "card.json", "metrics.jsonl", "checkpoints"}
+    card = json.loads((whole / "card.json").read_text())
+    assert card["trained_on"]["identities"] == 8
+    assert card["trained_on"]["images"] == 48
+    assert card["epochs"] == 3
+    assert card["precision"] == "fp32"
+    assert len(card["weights_sha256"]) == 64
+    lines = [json.loads(x) for x in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == list(range(1, card["steps"] + 1))
+    assert {"loss", "id", "triplet", "center", "lr", "images_per_second"} <= set(lines[0])
+    assert lines[0]["loss"] == pytest.approx(
+        lines[0]["id"] + lines[0]["triplet"] + lines[0]["center"]
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(whole: Path, toys: Path, tmp_path: Path) -> None:
+    again = loop.train(toy_recipe(toys), tmp_path / "run", progress=False)
+    assert_same_weights(whole, again)
+
+
+def test_another_seed_gives_other_weights(whole: Path, toys: Path, tmp_path: Path) -> None:
+    other = loop.train(toy_recipe(toys, "seed=1"), tmp_path / "run", progress=False)
+    a, b = weights(whole), weights(other)
+    assert not torch.equal(a["classifier.weight"], b["classifier.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "after"), [(signal.SIGKILL, 1), (signal.SIGKILL, 8), (signal.SIGINT, 5)]
+)
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    number: signal.Signals, after: int, whole: Path, toys: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(f"data.root={toys}", *SETTINGS, "--out", run),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and checkpoint.latest_name(run) < f"step-{after:08d}":
+        time.sleep(0.002)
+    assert process.poll() is None, "training was over before it could be stopped"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert f"crosscam train --resume {run}" in said
+    assert not (run / "weights.safetensors").exists()
+    last = checkpoint.latest(run)
+    assert last is not None
+    assert last.state["step"] >= after
+    subprocess.run(command("--resume", run), check=True)
+    assert_same_weights(whole, run)
+    lines = [json.loads(x)["step"] for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(range(1, len(lines) + 1))
+
+
+def test_a_finished_run_resumes_to_itself(whole: Path) -> None:
+    before = weights(whole)
+    loop.resume(whole, progress=False)
+    after = weights(whole)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(toys: Path, tmp_path: Path) -> None:
+    """With batch statistics over both, a mean of halves is the mean of the whole.
+
+    Plain SGD and the identity loss alone: batch-hard mining looks at one process's share.
+    """
+    settings = [
+        f"data.root={toys}",
+        *SETTINGS,
+        "method.triplet=0",
+        "method.center=0",
+        "method.dropout=0",
+        "optimizer.name=sgd",
+        "optimizer.momentum=0",
+        "optimizer.lr=0.05",
+        "optimizer.clip=0",
+        "engine.ema=0",
+        "engine.sync_batchnorm=true",
+        "schedule.epochs=1",
+        "schedule.warmup=none",
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(command(*settings, "--out", one), check=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    done = subprocess.run(
+        [*launcher, *command(*settings, "--out", two)[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((two / "card.json").read_text())["processes"] == 2
+    a, b = weights(one), weights(two)
+    for name in a:
+        torch.testing.assert_close(a[name].float(), b[name].float(), rtol=1e-4, atol=1e-5)
+
+
+EXPLODING = '''"""Explodes."""
+import torch
+from crosscam.methods import BackboneSettings
+from crosscam.methods.baseline import Baseline
+
+
+class Exploding(Baseline):
+    """The baseline, whose id loss is nan from half of training on."""
+
+    def schedule(self, progress):
+        self.late = progress >= 0.5
+
+    def losses(self, batch):
+        terms = super().losses(batch)
+        if self.late:
+            terms["id"] = terms["id"] * float("nan")
+        return terms
+'''
+
+
+def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(toys: Path, tmp_path: Path) -> None:
+    (tmp_path / "exploding.py").write_text(EXPLODING)
+    recipe = toy_recipe(toys, f"method.name={tmp_path / 'exploding.py'}")
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError) as caught:
+        loop.train(recipe, run, progress=False)
+    said = str(caught.value)
+    assert "id = nan" in said
+    assert "at epoch 1, batch" in said
+    assert "pictures 0" in said
+    last = checkpoint.latest(run)
+    assert last is not None
+    assert f"Last good checkpoint: {last.path.name}" in said
+    assert all(t.isfinite().all() for t in last.tensors["weights"].values())
+    assert not (run / "weights.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(toys: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe(toys, "optimizer.name=sgd", "optimizer.lr=1e38", "optimizer.clip=0")
+    with pytest.raises(TrainingError, match="finite"):
+        loop.train(recipe, tmp_path / "run", progress=False)
+    last = checkpoint.latest(tmp_path / "run")
+    assert last is None or all(t.isfinite().all() for t in last.tensors["weights"].values())
+
+
+def test_fewer_identities_than_a_batch_needs(toys: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Set sampler\.people=8 or less"):
+        loop.train(toy_recipe(toys, "sampler.people=9"), tmp_path / "run", progress=False)
+
+
+def test_an_identity_with_one_image_is_learned_too(toys: Path, tmp_path: Path) -> None:
+    root = tmp_path / "market"
+    for split in ("bounding_box_train", "query", "bounding_box_test"):
+        (root / split).mkdir(parents=True)
+        for file in (toys / split).iterdir():
+            (root / split / file.name).write_bytes(file.read_bytes())
+    for file in sorted((root / "bounding_box_train").glob("0001_*"))[1:]:
+        file.unlink()
+    run = loop.train(toy_recipe(root, "schedule.epochs=1"), tmp_path / "run", progress=False)
+    assert json.loads((run / "card.json").read_text())["num_classes"] == 8
+
+
+def test_a_folder_in_use_is_refused(whole: Path, toys: Path) -> None:
+    with pytest.raises(TrainingError, match="is not empty. Resume it"):
+        loop.train(toy_recipe(toys), whole, progress=False)
+
+
+def test_resuming_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        loop.resume(tmp_path)
+
+
+def test_pictures_beyond_the_budget_train_from_a_cache_file(
+    whole: Path, toys: Path, tmp_path: Path
+) -> None:
+    cached = loop.train(toy_recipe(toys, "data.budget_gb=0"), tmp_path / "run", progress=False)
+    assert [p.suffix for p in (cached / "cache").iterdir()] == [".u8"]
+    assert_same_weights(whole, cached)
+
+
+def test_evaluation_during_training_is_logged_and_changes_nothing(
+    whole: Path, toys: Path, tmp_path: Path
+) -> None:
+    seen = []
+
+    def evaluate(method: object) -> dict[str, float]:
+        seen.append(method)
+        return {"rank1": 0.25}
+
+    recipe = toy_recipe(toys, "engine.evaluate_every=1")
+    run = loop.train(recipe, tmp_path / "run", progress=False, evaluate=evaluate)
+    assert len(seen) == 2  # after epochs 1 and 2; the last is measured by `crosscam evaluate`
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [x["epoch"] for x in lines if "rank1" in x] == [1, 2]
+    assert_same_weights(whole, run)
+
+
+@pytest.mark.slow
+def test_tensorboard_events_are_written(toys: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = toy_recipe(toys, "engine.tensorboard=true", "schedule.epochs=1")
+    run = loop.train(recipe, tmp_path / "run", progress=False)
+    assert list((run / "tensorboard").glob("events.*"))
