@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     data = bytearray((path / "tensors.safetensors").read_bytes())
     data[-1] ^= 1
     (path / "tensors.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match="no checkpoint of .* can be read"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be read"):
         checkpoint.latest(tmp_path)
 
 

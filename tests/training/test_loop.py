@@ -213,7 +213,7 @@ def test_an_identity_with_one_image_is_learned_too(toys: Path, tmp_path: Path) -
 
 
 def test_a_folder_in_use_is_refused(whole: Path, toys: Path) -> None:
-    with pytest.raises(TrainingError, match="is not empty. Resume it"):
+    with pytest.raises(TrainingError, match=r"is not empty\. Resume it"):
         loop.train(toy_recipe(toys), whole, progress=False)
 
 

@@ -1,0 +1,279 @@
+"""The command line as a user meets it: train, evaluate, search, score, describe, data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy import write_market
+
+from crosscam import embedder, evaluate
+from crosscam.cli import main
+from crosscam.data import datasets
+from crosscam.errors import CheckpointError
+from crosscam.image import decode
+
+SETTINGS = [
+    "data.partial=true",
+    "preprocess.size=[64,32]",
+    "augment.pad=2",
+    "sampler.people=4",
+    "sampler.images=4",
+    "method.backbone.name=resnet18",
+    "method.backbone.width=0.125",
+    "method.center=0",
+    "optimizer.lr=0.003",
+    "schedule.epochs=6",
+    "schedule.warmup=none",
+    "schedule.kind=cosine",
+    "engine.precision=fp32",
+]
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_market(tmp_path_factory.mktemp("cli") / "market", shots=3)
+
+
+@pytest.fixture(scope="module")
+def run(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    arguments = ["train", *SETTINGS, f"data.root={toys}", "--out", str(out), "--quiet"]
+    assert main(arguments) == 0
+    return out
+
+
+def test_evaluate_prints_and_writes(
+    run: Path, toys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("rank-1", "rank-20", "rank-precision", "trapezoid", "mINP", "queries"):
+        assert word in printed
+    folder = run / "evaluation" / "market1501"
+    written = json.loads((folder / "evaluation.json").read_text())
+    assert written["n_queries"] == 18
+    assert written["n_gallery"] == 36
+    assert 0 <= written["mAP"] <= 1
+    assert (folder / "ranked.html").stat().st_size > 10_000
+    assert str(folder / "ranked.html") in printed
+
+
+def test_learned_beats_chance_on_people_never_seen(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "--quiet", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rank1"] > 0.5  # chance is 1 in 6
+
+
+def test_evaluate_is_the_definition(run: Path, toys: Path) -> None:
+    """The figures equal a stable sort over plain cosine similarities of single pictures."""
+    model = embedder.load(run)
+    dataset = datasets.load("market1501", toys, partial=True)
+    result = evaluate.evaluate(model, dataset)
+    vectors = {
+        s.path: model.function(model.preprocess.load(s.path)[None])[0].astype(np.float64)
+        for s in (*dataset.query, *dataset.gallery)
+    }
+    precisions, first = [], []
+    for q in dataset.query:
+        scores = [-float(vectors[q.path] @ vectors[g.path]) for g in dataset.gallery]
+        ranked = [dataset.gallery[i] for i in np.argsort(scores, kind="stable")]
+        kept = [g for g in ranked if not (g.pid == q.pid and g.camid == q.camid)]
+        right = [i for i, g in enumerate(kept) if g.pid == q.pid]
+        precisions.append(np.mean([(k + 1) / (i + 1) for k, i in enumerate(right)]))
+        first.append(right[0] == 0)
+    assert result.metrics.rank1 == pytest.approx(np.mean(first), abs=1e-12)
+    assert result.metrics.mAP == pytest.approx(np.mean(precisions), abs=1e-9)
+
+
+def test_flip_adds_the_mirrored_features(run: Path, toys: Path, tmp_path: Path) -> None:
+    flipped = tmp_path / "run"
+    shutil.copytree(run, flipped)
+    text = (flipped / "recipe.yaml").read_text().replace("flip: false", "flip: true")
+    (flipped / "recipe.yaml").write_text(text)
+    plain, both = embedder.load(run), embedder.load(flipped)
+    picture = plain.preprocess.load(next((toys / "query").iterdir()))
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    expected = plain.function(picture[None]) + plain.function(mirrored[None])
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(both.function(picture[None]), expected, atol=1e-6)
+
+
+def test_classic_descriptors_evaluate(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("hsv", "pixels"):
+        arguments = ["evaluate", name, "--data", "market1501", "--root", str(toys), "--partial"]
+        assert main([*arguments, "--quiet", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n_valid_queries"] == 18
+
+
+def test_search_ranks_a_folder_without_ids(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "bilder ä"
+    gallery.mkdir()
+    for number, file in enumerate(sorted((toys / "bounding_box_test").iterdir())):
+        shutil.copy(file, gallery / f"{number}.jpg")
+    query = next((toys / "query").iterdir())
+    page = tmp_path / "found.html"
+    arguments = ["search", str(query), "--gallery", str(gallery), "--model", str(run), "--quiet"]
+    assert main([*arguments, "--top", "5", "--out", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    scores = [m["score"] for m in found[0]["matches"]]
+    assert len(scores) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert page.read_text().count("<figure") == 6
+
+
+def test_a_query_that_lies_in_the_gallery_is_left_out(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = sorted((toys / "query").iterdir())[0]
+    arguments = ["search", str(query), "--gallery", str(toys / "query"), "--model", str(run)]
+    assert main([*arguments, "--quiet", "--json", "--out", str(tmp_path / "p.html")]) == 0
+    paths = [m["path"] for m in json.loads(capsys.readouterr().out)[0]["matches"]]
+    assert len(paths) == 10
+    assert str(query) not in paths
+
+
+def test_searching_with_odd_pictures_works(run: Path, toys: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "odd"
+    gallery.mkdir()
+    for mode in ("L", "CMYK", "RGB"):
+        Image.new(mode, (1, 1)).save(gallery / f"{mode}.jpg")
+    Image.new("RGBA", (40, 90), (10, 20, 30, 128)).save(gallery / "alpha.png")
+    Image.fromarray(np.full((20, 10), 30_000, np.uint16)).save(gallery / "deep.png")
+    query = next((toys / "query").iterdir())
+    arguments = ["search", str(query), "--gallery", str(gallery), "--model", str(run), "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "p.html")]) == 0
+
+
+def test_score_reads_features_of_any_model(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = embedder.load(run)
+    dataset = datasets.load("market1501", toys, partial=True)
+    result = evaluate.evaluate(model, dataset)
+    arrays = {}
+    for side, samples, features in (
+        ("query", dataset.query, result.query_features),
+        ("gallery", dataset.gallery, result.gallery_features),
+    ):
+        arrays[f"{side}_features"] = features
+        arrays[f"{side}_pids"] = np.array([s.pid for s in samples])
+        arrays[f"{side}_camids"] = np.array([s.camid for s in samples])
+    np.savez(tmp_path / "f.npz", **arrays)
+    assert main(["score", str(tmp_path / "f.npz"), "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["mAP"] == result.metrics.mAP
+    assert scored["rank1"] == result.metrics.rank1
+    assert main(["score", str(tmp_path / "f.npz")]) == 0
+    assert "mINP" in capsys.readouterr().out
+
+
+def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["describe", "baseline", "--num-classes", "751", "--json"]
+    assert main([*arguments, "method.center=0", "method.backbone.last_stride=2"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["feature_dim"] == 2048
+    assert described["input_size"] == [256, 128]
+    # ResNet-50 without its classifier, the neck's weight and frozen bias
+    assert described["params_deploy"] == 23_508_032 + 2 * 2048
+    assert described["params_train"] == described["params_deploy"] + 751 * 2048
+    assert described["macs"] == pytest.approx(2.67e9, rel=0.005)
+
+
+def test_data_check_and_list(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "market1501", str(toys)]) == 1
+    assert main(["data", "check", "market1501", str(toys), "--partial"]) == 0
+    capsys.readouterr()
+    assert main(["data", "list", "--json"]) == 0
+    assert "market1501" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+
+
+def test_train_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    for key in ("optimizer.lr", "method.margin", "method.backbone.name", "augment.erase_area"):
+        assert f"\n  {key}\n" in printed
+
+
+def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    assert "baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "optimizer.lrr=1"], "Did you mean 'optimizer.lr'"),
+        (["train", "data.root=/nowhere"], "/nowhere"),
+        (["train", "--resume", "/nowhere"], "nowhere"),
+        (["evaluate", "/nowhere"], "not a run folder"),
+        (["evaluate", "hsv"], "give --data and --root"),
+        (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),
+        (["evaluate", "hsv", "--data", "market1502", "--root", "/x"], "market1501"),
+        (["search", "/q.jpg", "--gallery", "/g", "--model", "hsv"], "no query picture"),
+        (["search", __file__, "--gallery", "/g", "--model", "hsv"], "no gallery folder"),
+        (["describe", "basline"], "Did you mean 'baseline'"),
+        (["data", "check", "nothing", "/x"], "nothing"),
+    ],
+)
+def test_errors_are_one_clear_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if arguments[0] == "train" and "--resume" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("crosscam: ")
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_a_picture_that_is_none_is_named(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "g"
+    gallery.mkdir()
+    (gallery / "half.jpg").write_bytes(next((toys / "query").iterdir()).read_bytes()[:300])
+    query = next((toys / "query").iterdir())
+    arguments = ["search", str(query), "--gallery", str(gallery), "--model", str(run), "--quiet"]
+    assert main(arguments) == 1
+    assert "half.jpg" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_named(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    text = (other / "recipe.yaml").read_text().replace("width: 0.125", "width: 0.25")
+    (other / "recipe.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        embedder.load(other)
+    (other / "weights.safetensors").unlink()
+    (other / "recipe.yaml").write_text((run / "recipe.yaml").read_text())
+    with pytest.raises(CheckpointError, match="no weights"):
+        embedder.load(other)
+
+
+def test_evaluation_sees_the_pixels_that_training_sees(run: Path, toys: Path) -> None:
+    """One image module: what embeds files equals normalizing decoded pixels by hand."""
+    model = embedder.load(run)
+    assert model.recipe is not None
+    file = next((toys / "query").iterdir())
+    picture = torch.from_numpy(decode(file).copy())[None]
+    by_hand = (picture.permute(0, 3, 1, 2).float() / 255 - torch.tensor(
+        model.preprocess.mean).view(1, 3, 1, 1)) / torch.tensor(
+        model.preprocess.std).view(1, 3, 1, 1)  # fmt: skip
+    np.testing.assert_allclose(
+        model.preprocess.normalize(picture.numpy()), by_hand.numpy(), atol=1e-6
+    )
+    np.testing.assert_array_equal(
+        model.files([file])[0], model.function(model.preprocess.load(file)[None])[0]
+    )
