@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# The main job on real or rendered pictures: check, train, measure, search.  `make demo` runs this.
+#   DATA   a data set: a CSV (path,pid,camid,split), a Market-1501-style folder, or a folder with
+#          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv, if it is there.
+#   EPOCHS passes over the training pictures (default 12: about four minutes on two cores)
+set -euo pipefail
+cd "$(dirname "$0")"
+started=$SECONDS
+number=0
+step() { # step TEXT COMMAND...
+    local text=$1 since=$SECONDS
+    shift
+    number=$((number + 1))
+    printf '\n== %d. %s\n   $ %s\n' "$number" "$text" "$*"
+    "$@"
+    printf '   (%d s)\n' $((SECONDS - since))
+}
+
+step "Install crosscam and what it needs into .venv" "${MAKE:-make}" --no-print-directory setup
+crosscam=.venv/bin/crosscam
+out=runs/demo
+real=${CROSSCAM_DATA:-}/market1501/holdout.csv
+
+if [ -z "${DATA:-}" ] && [ -n "${CROSSCAM_DATA:-}" ] && [ -f "$real" ]; then
+    DATA=$real
+fi
+if [ -z "${DATA:-}" ]; then
+    echo "crosscam: no data set here. Name one: make demo DATA=FOLDER (docs/data.md says which" >&2
+    echo "sets and layouts are read; any folder with one folder per person will do)." >&2
+    exit 1
+fi
+if [ ! -e "$DATA" ]; then
+    echo "crosscam: DATA=$DATA does not exist. Give a folder or a CSV file." >&2
+    exit 1
+fi
+partial=()
+if [ -f "$DATA" ]; then
+    name=csv
+elif [ -d "$DATA/bounding_box_train" ]; then
+    name=market1501
+    partial=(--partial)
+else
+    name=folder
+fi
+
+step "Is the data set as it should be?" \
+    "$crosscam" data check "$name" "$DATA" "${partial[@]}" || exit 1
+step "What colors alone can do: HSV histograms, nothing learned" \
+    "$crosscam" evaluate hsv --data "$name" --root "$DATA" "${partial[@]}" --out "$out/hsv"
+rm -rf "$out/run"
+step "Train a small net from scratch" \
+    "$crosscam" train demo data.name="$name" data.root="$DATA" \
+    data.partial="$([ ${#partial[@]} -gt 0 ] && echo true || echo false)" \
+    schedule.epochs="${EPOCHS:-12}" --out "$out/run"
+step "Measure it on people it has never seen" "$crosscam" evaluate "$out/run"
+mapfile -t picked < <(.venv/bin/python - "$name" "$DATA" <<'P'
+import sys
+from crosscam.data import datasets
+query, gallery = datasets.load(sys.argv[1], sys.argv[2], partial=True).require_test()
+print(query[0].path, gallery[0].path.parent, sep="\n")
+P
+)
+query=${picked[0]} gallery=${picked[1]}
+step "Search a folder of pictures for one person" \
+    "$crosscam" search "$query" --gallery "$gallery" --model "$out/run" --out "$out/search.html"
+printf '\nDone in %d s. Open these pages:\n' $((SECONDS - started))
+find "$out" -name '*.html' | sort | sed 's/^/   /'
