@@ -109,6 +109,8 @@ def _train(
     engine, schedule = recipe.engine, recipe.schedule
     if engine.threads:
         torch.set_num_threads(engine.threads)
+    # Gradients and optimizer moments that fade below 1e-38 would be computed in slow microcode.
+    torch.set_flush_denormal(True)
     with processes(pick_device(device_name)) as (me, world, device):
         # --- data -----------------------------------------------------------------------------
         dataset = datasets.load(
