@@ -36,9 +36,12 @@ class Sampler(ABC):
             raise RecipeError(
                 f"sampler.people and sampler.images must be 1 or more, got {people} and {images}."
             )
+        if seed < 0:
+            raise RecipeError(f"the seed must be 0 or more, got {seed}.")
         self.labels, self.people, self.images, self.seed = labels, people, images, seed
         order = np.argsort(labels, kind="stable")
-        self.groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+        self.groups = [part for part in parts if len(part)]  # no labels leave one empty part
         if len(self.groups) < people:
             raise DataError(
                 f"a batch needs {people} identities (sampler.people) and the training set has "
@@ -93,9 +96,8 @@ class Grouped(Sampler):
         for group in self.groups:
             if len(group) < self.images:
                 group = random.choice(group, self.images)
-            shuffled = random.permutation(group)
-            left.append(list(shuffled[: len(group) // self.images * self.images].reshape(
-                -1, self.images)))  # fmt: skip
+            whole = len(group) // self.images * self.images
+            left.append(list(random.permutation(group)[:whole].reshape(-1, self.images)))
         alive = list(range(len(left)))
         batches = []
         while len(alive) >= self.people:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,7 @@ from crosscam.types import Sample
 __all__ = ["ImageStore"]
 
 _AHEAD = 256  # pictures handed to the decoding threads at a time
+_DAY = 24 * 60 * 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class ImageStore:
             preprocess: size and interpolation.
             budget_bytes: pictures that need more go to a file in ``cache_dir``, which is found
                 again by the paths, sizes and times of its pictures and by ``preprocess``.
-            cache_dir: folder of that file; None keeps everything in memory.
+            cache_dir: folder of that file, which takes as many bytes as the pictures; None
+                keeps everything in memory.
             workers: decoding threads; None takes the number of processors, at most 8.
             progress: show a progress bar on a terminal.
 
@@ -77,7 +82,7 @@ class ImageStore:
             return cls(images, preprocess)
         file = cache_dir / f"{_key(paths, preprocess)}.u8"
         if not (file.is_file() and file.stat().st_size == size):
-            _write_cache(file, paths, preprocess, shape, workers, progress)
+            _write_cache(file, size, paths, preprocess, shape, workers, progress)
         # Copy-on-write: nobody may change the file through the map.
         return cls(np.memmap(file, np.uint8, "c", shape=shape), preprocess)
 
@@ -116,35 +121,35 @@ def _decode_all(
     ):
         for start in range(0, len(paths), _AHEAD):
             rows = range(start, min(start + _AHEAD, len(paths)))
-            for _ in pool.map(one, rows, chunksize=16):
-                pass
+            list(pool.map(one, rows))
             advance(len(rows))
     if failures:
         shown = "\n  ".join(sorted(failures)[:5])
+        more = "" if len(failures) <= 5 else f"\n  and {len(failures) - 5} more"
         raise DataError(
-            f"{len(failures)} of {len(paths)} pictures cannot be used:\n  {shown}\n"
+            f"{len(failures)} of {len(paths)} pictures cannot be used:\n  {shown}{more}\n"
             "Repair or remove them (crosscam data check NAME ROOT lists them all)."
         )
 
 
 def _write_cache(
     file: Path,
+    size: int,
     paths: Sequence[Path],
     preprocess: Preprocess,
     shape: tuple[int, int, int, int],
     workers: int | None,
     progress: bool,
 ) -> None:
-    temporary = file.with_suffix(f".writing-{os.getpid()}")
+    """Fill a file of another name and rename it, so that a cache is complete or not there."""
+    temporary = file.with_name(f"{file.stem}.writing-{os.getpid()}")
     with disk_errors(file, "none"):
         file.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(file.parent)
         try:
             with temporary.open("wb") as handle:
-                # Real blocks, not holes: a disk that is too small says so here, and not by a
-                # signal in the middle of decoding.
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(handle.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
-            images = np.memmap(temporary, np.uint8, "w+", shape=shape)
+                _allocate(handle, size)
+            images = np.memmap(temporary, np.uint8, "r+", shape=shape)
             _decode_all(paths, preprocess, images, workers, progress)
             images.flush()
             del images
@@ -152,6 +157,29 @@ def _write_cache(
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _allocate(handle: BinaryIO, size: int) -> None:
+    """Real blocks, not holes: a full disk is an error here, and no signal while decoding."""
+    try:
+        os.posix_fallocate(handle.fileno(), 0, size)
+    except (AttributeError, OSError) as error:
+        # not on this system, or not on this file system; a full disk is another matter
+        if getattr(error, "errno", errno.EINVAL) not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        zeros = bytes(1 << 20)
+        for start in range(0, size, len(zeros)):
+            handle.write(zeros[: size - start])
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a killed process left; nobody decodes for a day."""
+    for left in folder.glob("*.writing-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink()
+        except FileNotFoundError:  # another process was quicker
+            continue
 
 
 def _key(paths: Sequence[Path], preprocess: Preprocess) -> str:
@@ -162,32 +190,22 @@ def _key(paths: Sequence[Path], preprocess: Preprocess) -> str:
     for path in paths:
         try:
             stat = path.stat()
-        except OSError as error:
-            raise ImageError(f"no picture at {path}. Check the path.") from error
-        digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            now = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:
+            now = "missing"  # decoding will say so, together with what else is wrong
+        digest.update(os.fsencode(path.absolute()) + f"\0{now}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _progress(visible: bool, total: int) -> Any:
-    import sys
-
+@contextmanager
+def _progress(visible: bool, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that counts decoded pictures, on a terminal with a bar."""
     if not visible or total < 500 or not sys.stderr.isatty():
-        silent: Callable[[int], None] = lambda n: None  # noqa: E731, ARG005
-        return nullcontext(silent)
-    return _bar(total)
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
 
-
-class _bar:
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.progress = Progress(console=Console(stderr=True), transient=True)
-        self.task = self.progress.add_task("decoding", total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self.progress.start()
-        return lambda n: self.progress.advance(self.task, n)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=total)
+        yield lambda count: bar.advance(task, count)
