@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ from crosscam.retrieval.rank import (
 from crosscam.types import JUNK_PID, Ranking
 
 if TYPE_CHECKING:
-    from crosscam.retrieval.rerank import RerankSettings
+    from crosscam.retrieval.reranking import RerankSettings
 
 __all__ = ["evaluate", "evaluate_distances", "top_k"]
 
@@ -56,10 +57,12 @@ class _Labels:
     gallery_camids: Labels | None
     same_camera: SameCamera
 
-    @property
-    def kept(self) -> Indices:
-        """Gallery rows that are ranked at all."""
-        return np.flatnonzero(self.gallery_pids != JUNK_PID)
+    def require_kept(self) -> Indices:
+        """Gallery rows that are ranked at all; an error if there are none."""
+        kept = np.flatnonzero(self.gallery_pids != JUNK_PID)
+        if not len(kept):
+            raise FeatureError("the gallery holds only junk (every person id is -1).")
+        return kept
 
 
 def _check_all_labels(
@@ -103,6 +106,44 @@ def _same_camera_pairs(
     if labels.same_camera == "keep" or labels.query_camids is None or column_camids is None:
         return np.zeros(len(lists.values), bool)
     return np.equal(labels.query_camids[lists.rows], column_camids[lists.values])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Checked inputs: what queries are ranked against, and which pairs show one person."""
+
+    pairs: FeaturePairs
+    same_person: Lists
+    junk: npt.NDArray[np.bool_]  # of the values of ``same_person``
+
+
+def prepare(
+    query_features: npt.ArrayLike,
+    query_pids: npt.ArrayLike,
+    query_camids: npt.ArrayLike | None,
+    gallery_features: npt.ArrayLike,
+    gallery_pids: npt.ArrayLike,
+    gallery_camids: npt.ArrayLike | None,
+    *,
+    metric: Metric,
+    same_camera: SameCamera,
+    kernels: ModuleType,
+) -> Prepared:
+    """Check features and labels, and leave out the gallery images of person -1."""
+    query = check_features(query_features, "query_features")
+    gallery = check_features(gallery_features, "gallery_features")
+    labels = _check_all_labels(
+        query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, same_camera
+    )
+    kept = labels.require_kept()
+    columns = kept if len(kept) < len(gallery) else None
+    camids = None if labels.gallery_camids is None else labels.gallery_camids[kept]
+    same_person = lists_by_label(labels.query_pids, labels.gallery_pids[kept])
+    return Prepared(
+        FeaturePairs(query, gallery, metric, kernels=kernels, columns=columns),
+        same_person,
+        _same_camera_pairs(labels, same_person, camids),
+    )
 
 
 def _no_valid_query(labels: _Labels, n_junk_pairs: int) -> FeatureError:
@@ -201,9 +242,7 @@ def evaluate(
         query = _pooled(
             labels, multi_query, metric, multi_query_features, multi_query_pids, multi_query_camids
         )
-    kept = labels.kept
-    if not len(kept):
-        raise FeatureError("the gallery holds only junk (every person id is -1).")
+    kept = labels.require_kept()
     tracks = None
     if gallery_tracks is not None:
         tracks = check_labels(gallery_tracks, "gallery_tracks", len(gallery), "gallery_features")
@@ -257,7 +296,7 @@ def evaluate(
             )
             return from_values(values, max_rank, **counted)
         if rerank is not None:
-            from crosscam.retrieval.rerank import reranked_match_ranks
+            from crosscam.retrieval.reranking import reranked_match_ranks
 
             ranks = reranked_match_ranks(pairs, lists, junk, rerank, **work)
         else:
@@ -329,7 +368,7 @@ def evaluate_distances(
         gallery_camids,
         same_camera,
     )
-    kept = labels.kept
+    kept = labels.require_kept()
     camids = None if labels.gallery_camids is None else labels.gallery_camids[kept]
     lists = lists_by_label(labels.query_pids, labels.gallery_pids[kept])
     junk = _same_camera_pairs(labels, lists, camids)
@@ -396,23 +435,27 @@ def top_k(
     if check_count(k, "k") > len(gallery):
         raise FeatureError(f"k is {k}, but the gallery has {len(gallery)} rows. Use a smaller k.")
     given = (query_pids, query_camids, gallery_pids, gallery_camids)
-    columns: Indices | None = None
     excluded: Lists | None = None
-    if query_pids is not None and gallery_pids is not None and not any(x is None for x in given):
-        labels = _check_all_labels(
-            query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, "drop"
+    if not any(labels is None for labels in given):
+        prepared = prepare(
+            query,
+            given[0],  # type: ignore[arg-type]  # none of them is None here
+            given[1],
+            gallery,
+            given[2],  # type: ignore[arg-type]
+            given[3],
+            metric=metric,
+            same_camera="drop",
+            kernels=kernels,
         )
-        kept = labels.kept
-        columns = kept if len(kept) < len(gallery) else None
-        camids = None if labels.gallery_camids is None else labels.gallery_camids[kept]
-        lists = lists_by_label(labels.query_pids, labels.gallery_pids[kept])
-        excluded = select(lists, _same_camera_pairs(labels, lists, camids))
-    elif any(x is not None for x in given):
+        pairs, excluded = prepared.pairs, select(prepared.same_person, prepared.junk)
+    elif all(labels is None for labels in given):
+        pairs = FeaturePairs(query, gallery, metric, kernels=kernels)
+    else:
         raise FeatureError(
             "leaving out junk needs query_pids, query_camids, gallery_pids and gallery_camids; "
             "give all four, or none."
         )
-    pairs = FeaturePairs(query, gallery, metric, kernels=kernels, columns=columns)
     rows, scores = best_k(
         pairs, k, excluded, kernels=kernels, threads=threads, block=block, device=device
     )

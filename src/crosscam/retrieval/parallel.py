@@ -6,6 +6,7 @@ one: nobody waits, and nothing spins between two products.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import threading
@@ -37,18 +38,26 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
+@functools.cache
+def _blas_controller() -> Any:
+    """Finds NumPy's BLAS once per process (some milliseconds); None without threadpoolctl."""
+    try:
+        return importlib.import_module("threadpoolctl").ThreadpoolController()
+    except ImportError:
+        return None
+
+
 @contextmanager
 def _single_threaded_blas() -> Iterator[bool]:
     """Hold NumPy's BLAS to one thread; yields whether that was possible."""
     global _limit_users, _limiter
-    try:
-        limits = importlib.import_module("threadpoolctl").threadpool_limits
-    except ImportError:
+    controller = _blas_controller()
+    if controller is None:
         yield False
         return
     with _limit_lock:  # overlapping calls share one limit, the last one lifts it
         if _limit_users == 0:
-            _limiter = limits(limits=1, user_api="blas")
+            _limiter = controller.limit(limits=1, user_api="blas")
         _limit_users += 1
     try:
         yield True
