@@ -82,7 +82,7 @@ def _check_all_labels(
     ]
     if missing and same_camera == "drop":
         raise FeatureError(
-            f'{" and ".join(missing)} is None, but same_camera="drop" leaves out gallery images '
+            f'{" and ".join(missing)}: None given, but same_camera="drop" leaves out the images '
             "of the query's own person and camera. Give the camera of every image, or use "
             'same_camera="keep" if cameras are not known.'
         )
@@ -246,11 +246,16 @@ def evaluate(
     tracks = None
     if gallery_tracks is not None:
         tracks = check_labels(gallery_tracks, "gallery_tracks", len(gallery), "gallery_features")
-    if rerank is not None and (tracks is not None or gallery_shots is not None):
-        raise FeatureError(
-            "rerank is defined on whole galleries of images; use it without gallery_tracks and "
-            "gallery_shots."
-        )
+    if rerank is not None:
+        from crosscam.retrieval import reranking
+
+        if not isinstance(rerank, reranking.RerankSettings):
+            raise FeatureError(f"rerank must be RerankSettings(...) or None, got {rerank!r}.")
+        if tracks is not None or gallery_shots is not None:
+            raise FeatureError(
+                "rerank is defined on whole galleries of images; use it without gallery_tracks "
+                "and gallery_shots."
+            )
 
     def counts(column_pids: Labels, n_junk_pairs: int) -> dict[str, Any]:
         return {
@@ -296,9 +301,7 @@ def evaluate(
             )
             return from_values(values, max_rank, **counted)
         if rerank is not None:
-            from crosscam.retrieval.reranking import reranked_match_ranks
-
-            ranks = reranked_match_ranks(pairs, lists, junk, rerank, **work)
+            ranks = reranking.reranked_match_ranks(pairs, lists, junk, rerank, **work)
         else:
             ranks = match_ranks(pairs, lists, junk, **work)
         return from_ranks(ranks, max_rank, **counted)

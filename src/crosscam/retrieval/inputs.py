@@ -15,9 +15,19 @@ Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
+def _as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FeatureError(
+            f"{name} cannot be read as an array ({error}). Give a NumPy array; of a torch tensor "
+            "use .detach().float().cpu().numpy()."
+        ) from error
+
+
 def check_features(features: npt.ArrayLike, name: str) -> Features:
     """``features`` as C-contiguous float32 [N, D]; a copy only if it is not that already."""
-    array = np.asarray(features)
+    array = _as_array(features, name)
     if not np.issubdtype(array.dtype, np.floating):
         raise FeatureError(
             f"{name} must be floating-point numbers, got dtype {array.dtype}. "
@@ -62,7 +72,7 @@ def check_norms(square_norms: npt.NDArray[np.float64], name: str, *, cosine: boo
 
 def check_labels(labels: npt.ArrayLike, name: str, length: int, of: str) -> Labels:
     """``labels`` as int64 [length]."""
-    array = np.asarray(labels)
+    array = _as_array(labels, name)
     if array.ndim != 1 or len(array) != length:
         raise FeatureError(
             f"{name} must have one number for each of the {length} rows of {of}, "

@@ -31,11 +31,12 @@ def read_features(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FeatureError(f"there is no file {path}. Write one with numpy.savez.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as file:  # closed here even if it is no .npz at all
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
                 raise FeatureError(f"{path} holds a single array, and a features file holds six.")
-            arrays = {name: file[name] for name in (*REQUIRED, *CAMERAS) if name in file.files}
-            present = file.files
+            present = loaded.files
+            arrays = {name: loaded[name] for name in (*REQUIRED, *CAMERAS) if name in present}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, FeatureError):
             raise

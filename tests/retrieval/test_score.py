@@ -1,0 +1,63 @@
+"""Features files of anyone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import naive_retrieval as naive
+import numpy as np
+import pytest
+
+from crosscam.errors import FeatureError
+from crosscam.retrieval import RerankSettings, evaluate, score_file
+
+DATA = naive.clusters(20, 60)
+NAMES = (
+    "query_features", "query_pids", "query_camids",
+    "gallery_features", "gallery_pids", "gallery_camids",
+)  # fmt: skip
+
+
+def write(folder: Path, *leave_out: str) -> Path:
+    path = folder / "features.npz"
+    arrays = dict(zip(NAMES, DATA, strict=True))
+    np.savez(path, **{name: part for name, part in arrays.items() if name not in leave_out})
+    return path
+
+
+def test_a_file_scores_as_its_arrays_do(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert score_file(path).to_json() == evaluate(*DATA).to_json()
+    found = score_file(str(path), rerank=True, ap="trapezoid", metric="euclidean")
+    expected = evaluate(*DATA, rerank=RerankSettings(), ap="trapezoid", metric="euclidean")
+    assert found.to_json() == expected.to_json()
+    settings = RerankSettings(k1=5, k2=2)
+    found = score_file(path, rerank=settings)
+    assert found.to_json() == evaluate(*DATA, rerank=settings).to_json()
+
+
+def test_cameras_may_be_missing_if_they_are_not_needed(tmp_path: Path) -> None:
+    path = write(tmp_path, "query_camids", "gallery_camids")
+    with pytest.raises(FeatureError, match="query_camids and gallery_camids: None given"):
+        score_file(path)
+    keep = evaluate(*DATA, same_camera="keep")
+    assert score_file(path, same_camera="keep").to_json() == keep.to_json()
+
+
+def test_files_that_do_not_fit_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match="there is no file"):
+        score_file(tmp_path / "none.npz")
+    with pytest.raises(
+        FeatureError, match="lacks query_pids; it holds query_features, query_camids"
+    ):
+        score_file(write(tmp_path, "query_pids"))
+    for name, content in (("text.npz", b"hello"), ("empty.npz", b""), ("zip.npz", b"PK\x03\x04xx")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FeatureError, match="cannot be read"):
+            score_file(tmp_path / name)
+    np.save(tmp_path / "one.npy", np.ones(3))
+    with pytest.raises(FeatureError, match="holds a single array"):
+        score_file(tmp_path / "one.npy")
+    np.savez(tmp_path / "objects.npz", **dict.fromkeys(NAMES, np.array([{}], dtype=object)))
+    with pytest.raises(FeatureError, match="cannot be read"):
+        score_file(tmp_path / "objects.npz")
