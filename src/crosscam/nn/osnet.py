@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import RecipeError
-from crosscam.nn.backbones import Backbone
 from crosscam.nn.layers import init_kaiming, init_normal
+from crosscam.nn.stages import Backbone
 
 __all__ = ["WIDTHS", "OSBlock", "OSNet"]
 

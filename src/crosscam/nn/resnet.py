@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import RecipeError
-from crosscam.nn.backbones import Backbone
 from crosscam.nn.layers import IBN, init_kaiming
+from crosscam.nn.stages import Backbone
 
 __all__ = ["DEPTHS", "BasicBlock", "Bottleneck", "ResNet"]
 
