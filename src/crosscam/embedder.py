@@ -64,9 +64,9 @@ class Embedder:
             return f"{self.name} (not learned)"
         on = self.card["trained_on"]
         return (
-            f"{self.card['method']} trained on {on['name']} {on['variant']} "
+            f"{self.card['method']} trained on {on['title']} "
             f"({on['images']:,} images of {on['identities']:,} identities)"
-        ).replace("  ", " ")
+        )
 
 
 def load(source: str | Path, *, device: str = "auto") -> Embedder:
@@ -76,7 +76,13 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
         CheckpointError: no such run, or one that is not finished.
     """
     if str(source) in DESCRIPTORS:
-        return Embedder(str(source), Preprocess(size=(128, 64)), DESCRIPTORS[str(source)])
+        descriptor = DESCRIPTORS[str(source)]
+
+        def describe(pictures: npt.NDArray[np.uint8]) -> Vectors:
+            starts = range(0, len(pictures), _BATCH)
+            return np.concatenate([descriptor(pictures[i : i + _BATCH]) for i in starts])
+
+        return Embedder(str(source), Preprocess(size=(128, 64)), describe)
     run = Path(source)
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(

@@ -55,7 +55,7 @@ class Evaluation:
         """The figures as lines for a terminal."""
         lines = [
             f"model    {self.model.describe()}",
-            f"data     {self.dataset.name} {self.dataset.variant}".rstrip(),
+            f"data     {self.dataset.title}",
             self.metrics.table(),
         ]
         if self.reranked is not None:
@@ -72,13 +72,13 @@ class Evaluation:
         write_atomically(out / "evaluation.json", json.dumps(self.summary(), indent=1))
         return viz.ranked_page(
             out / "ranked.html",
-            f"{self.dataset.name}: rank-1 {self.metrics.rank1:.1%}, mAP {self.metrics.mAP:.1%}",
+            f"{self.dataset.title}: rank-1 {self.metrics.rank1:.1%}, mAP {self.metrics.mAP:.1%}",
             self.rows(lists, top),
             notes=[
                 self.model.describe(),
-                f"{self.dataset.name} {self.dataset.variant}, {self.metrics.n_valid_queries:,} "
-                f"queries with a match of {self.metrics.n_queries:,}, gallery "
-                f"{len(self.dataset.gallery):,} images. AP rule: {self.metrics.ap_rule}.",
+                f"{self.dataset.title}: {self.metrics.n_valid_queries:,} queries with a match of "
+                f"{self.metrics.n_queries:,}, gallery {len(self.dataset.gallery):,} images. "
+                f"AP rule: {self.metrics.ap_rule}. Each query of a group shows another person.",
             ],
             tables=[viz.Table(("figure", "value"), _cells(self.metrics))],
             score=f"{self.model.metric} "
@@ -91,11 +91,11 @@ class Evaluation:
         per_query = self.metrics.per_query
         valid = np.flatnonzero(per_query.valid)
         order = valid[np.argsort(-per_query.ap[valid], kind="stable")]
-        middle = max(0, len(order) // 2 - lists // 2)
-        chosen = [("Best queries", order[:lists])]
+        middle = order[max(0, len(order) // 2 - lists) :]
+        chosen = [("Best queries", _of_different_people(order, query, lists))]
         if len(order) >= 3 * lists:
-            chosen.append(("Median queries", order[middle : middle + lists]))
-            chosen.append(("Worst queries", order[-lists:]))
+            chosen.append(("Median queries", _of_different_people(middle, query, lists)))
+            chosen.append(("Worst queries", _of_different_people(order[::-1], query, lists)))
         rows = []
         for group, picked in chosen:
             labels: dict[str, Any] = {}
@@ -189,6 +189,14 @@ def evaluate(
     if rerank:
         seconds["rerank"] = time.monotonic() - judged
     return Evaluation(model, dataset, metrics, q, g, reranked, seconds)
+
+
+def _of_different_people(
+    order: npt.NDArray[np.intp], query: Sequence[Sample], count: int
+) -> npt.NDArray[np.intp]:
+    """The first ``count`` queries of ``order`` that show different people."""
+    _, first = np.unique([query[i].pid for i in order], return_index=True)
+    return order[np.sort(first)[:count]]
 
 
 def _numbers(metrics: Metrics) -> dict[str, Any]:

@@ -82,6 +82,12 @@ class Dataset:
     variant: str = ""
     multi_query: tuple[Sample, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name and variant; of a user's own data, its folder or file."""
+        own = self.root.name if self.name in ("csv", "folder") else self.variant
+        return f"{self.name} {own}".rstrip()
+
     def require_train(self) -> tuple[Sample, ...]:
         """The training samples, or a ``DataError`` that says the set has none."""
         if not self.train:

@@ -139,6 +139,7 @@ def first_card(
         "trained_on": {
             "name": dataset.name,
             "variant": dataset.variant,
+            "title": dataset.title,
             "images": len(dataset.train),
             "identities": num_classes,
             "cameras": len({s.camid for s in dataset.train}),
