@@ -64,6 +64,10 @@ class TrainLoader:
         for name, count in counts.items():
             if count != n:
                 raise InputError(f"{n} pictures need {n} {name}, got {count}.")
+        if len(sampler.labels) != n:
+            raise InputError(f"a sampler of {len(sampler.labels)} pictures does not fit {n}.")
+        if not 0 <= rank < world:
+            raise InputError(f"process {rank} of {world} does not exist.")
         if sampler.people % world:
             raise RecipeError(
                 f"sampler.people={sampler.people} cannot be shared by {world} processes; "
@@ -75,9 +79,10 @@ class TrainLoader:
             augment,
             preprocess,
         )
-        self.labels = torch.from_numpy(labels)
-        self.camids = torch.from_numpy(np.asarray(camids, np.int64))
-        self.seed, self.device, self.rank, self.world = seed, device, rank, world
+        self.labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
+        self.camids = torch.from_numpy(np.array(camids, np.int64)).to(device)
+        self.device = self.labels.device  # with its number, as "cuda:0" where "cuda" was asked
+        self.seed, self.rank, self.world = seed, rank, world
         self.priors, self.flip_pairs = dict(priors or {}), flip_pairs
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -92,16 +97,28 @@ class TrainLoader:
         draws = self.augment.draw(self.seed, epoch, step, len(rows), size)
         share = len(rows) // self.world
         draws = draws.part(self.rank * share, (self.rank + 1) * share)
-        mine = torch.from_numpy(rows[self.rank * share : (self.rank + 1) * share])
-        there = mine.to(self.images.device)
-        pictures = self.images.index_select(0, there).to(self.device, non_blocking=True)
+        mine = rows[self.rank * share : (self.rank + 1) * share]
+        index = self._send(torch.from_numpy(mine))
+        if self.images.device == self.device:  # the batch is taken and augmented in one pass
+            pictures = self.augment.apply(self.images, draws, self.preprocess, rows=mine)
+        else:
+            pictures = self._send(self.images.index_select(0, torch.from_numpy(mine)))
+            pictures = self.augment.apply(pictures, draws, self.preprocess)
         priors = {
-            kind: values.index_select(0, mine.to(values.device)).to(self.device, non_blocking=True)
+            kind: values.index_select(0, index)
+            if values.device == self.device
+            else self._send(values.index_select(0, torch.from_numpy(mine)))
             for kind, values in self.priors.items()
         }
         return Batch(
-            self.augment.apply(pictures, draws, self.preprocess),
-            self.labels[mine].to(self.device, non_blocking=True),
-            self.camids[mine].to(self.device, non_blocking=True),
+            pictures,
+            self.labels.index_select(0, index),
+            self.camids.index_select(0, index),
             self.augment.apply_priors(priors, draws, size, self.flip_pairs),
         )
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device; a GPU goes on working meanwhile."""
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
