@@ -1,0 +1,96 @@
+"""Cameras: where one hangs, what it looks at, and what it does to light.
+
+``Camera`` is drawn once per set and camera number.  Two families exist, so that a set can be
+trained on one and tested on the other: 0 is soft (low resolution, mild contrast), 1 is harsh
+(sharpened until edges ring, deep shadows); the usual set mixes both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Camera", "draw_camera", "gaussian", "look_at"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera.  Lengths in meters, angles in radians, sizes in pixels."""
+
+    number: int  # 1, 2, ...
+    seed: int
+    height: float
+    distance: float  # to the middle of the place people cross
+    view: float  # direction it looks in, seen from above
+    headings: tuple[float, float]  # the two ways most people walk
+    native: tuple[float, float]  # height of a person's box in the sensor's pixels, range
+    blur: float  # sigma, in sensor pixels
+    matrix: Array  # [3, 3] color mixing with white balance
+    exposure: float
+    shoulder: float
+    gamma: float
+    saturation: float
+    contrast: float
+    black: float
+    noise: float
+    sharpen: float
+    quality: tuple[int, int]  # of the sensor's own JPEG
+    scenes: int
+
+
+def draw_camera(seed: int, number: int, family: int | None = None, scenes: int = 4) -> Camera:
+    """Camera ``number`` (from 1) of the set ``seed``."""
+    rng = np.random.default_rng([seed, 20, number])
+    harsh = bool(rng.random() < 0.45) if family is None else family == 1
+    low = rng.uniform(60, 110) if not harsh else rng.uniform(80, 140)
+    matrix = np.eye(3) + rng.normal(0, 0.045, (3, 3))
+    balance = np.array([1 + rng.normal(0, 0.09), 1.0, 1 + rng.normal(0, 0.10)])
+    view = rng.uniform(0, 2 * math.pi)
+    heading = view + rng.choice([0.0, math.pi / 2]) + rng.normal(0, 0.5)
+    return Camera(
+        number=number,
+        seed=seed,
+        height=float(rng.uniform(2.2, 5.2)),
+        distance=float(rng.uniform(5.5, 14)),
+        view=float(view),
+        headings=(float(heading), float(heading + math.pi)),
+        native=(float(low), float(low * rng.uniform(1.6, 2.6))),
+        blur=float(rng.uniform(0.25, 0.75) if not harsh else rng.uniform(0.2, 0.5)),
+        matrix=(matrix * balance).astype(np.float32),
+        exposure=float(rng.uniform(0.80, 1.25) if not harsh else rng.uniform(0.55, 1.1)),
+        shoulder=float(rng.uniform(0.1, 0.6)),
+        gamma=float(rng.uniform(0.44, 0.54) if not harsh else rng.uniform(0.46, 0.62)),
+        saturation=float(rng.uniform(0.75, 1.25) if not harsh else rng.uniform(0.55, 1.15)),
+        contrast=float(rng.uniform(0.85, 1.1) if not harsh else rng.uniform(1.05, 1.35)),
+        black=float(rng.uniform(-0.03, 0.02) if not harsh else rng.uniform(0.0, 0.05)),
+        noise=float(rng.uniform(0.004, 0.016)),
+        sharpen=float(rng.uniform(0.0, 0.7) if not harsh else rng.uniform(0.8, 2.4)),
+        quality=(int(rng.integers(45, 72)), int(rng.integers(74, 95))),
+        scenes=scenes,
+    )
+
+
+def look_at(eye: Array, target: Array) -> Array:
+    """Rotation [3, 3] from world to a level camera at ``eye`` that looks at ``target``."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, np.array([0.0, 0.0, 1.0]))
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    return np.stack([right, down, forward]).astype(np.float32)
+
+
+def gaussian(sigma: float, smear: int = 0) -> Array:
+    """Odd blur kernel, sum 1: a bell of ``sigma`` pixels, smeared over 2 ``smear`` + 1."""
+    radius = max(1, math.ceil(2.5 * sigma))
+    x = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (x / max(sigma, 0.05)) ** 2)
+    if smear:
+        kernel = np.convolve(kernel, np.ones(2 * smear + 1))
+    result: Array = (kernel / kernel.sum()).astype(np.float32)
+    return result
