@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The main job on real or rendered pictures: check, train, measure, search.  `make demo` runs this.
 #   DATA   a data set: a CSV (path,pid,camid,split), a Market-1501-style folder, or a folder with
-#          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv, if it is there.
+#          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv if it is there,
+#          else people rendered on the spot.
 #   EPOCHS passes over the training pictures (default 12: about four minutes on two cores)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -25,9 +26,9 @@ if [ -z "${DATA:-}" ] && [ -n "${CROSSCAM_DATA:-}" ] && [ -f "$real" ]; then
     DATA=$real
 fi
 if [ -z "${DATA:-}" ]; then
-    echo "crosscam: no data set here. Name one: make demo DATA=FOLDER (docs/data.md says which" >&2
-    echo "sets and layouts are read; any folder with one folder per person will do)." >&2
-    exit 1
+    DATA=$out/people
+    step "Render people who do not exist (or name a data set: make demo DATA=FOLDER)" \
+        "$crosscam" synth "$DATA" --ids 200 --cameras 6 --shots 4
 fi
 if [ ! -e "$DATA" ]; then
     echo "crosscam: DATA=$DATA does not exist. Give a folder or a CSV file." >&2
@@ -36,6 +37,8 @@ fi
 partial=()
 if [ -f "$DATA" ]; then
     name=csv
+elif [ -f "$DATA/identities.jsonl" ]; then
+    name=rendered
 elif [ -d "$DATA/bounding_box_train" ]; then
     name=market1501
     partial=(--partial)

@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         "--ap", choices=("rank-precision", "trapezoid"), default="rank-precision", help="AP rule"
     )
     score.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    score.add_argument("--same-camera", choices=("drop", "keep"), default="drop",
+                       help="images of the query's own person and camera")  # fmt: skip
     score.add_argument("--json", action="store_true", help="print JSON")
 
     describe = command("describe", _describe, "Print size and cost of a method.")
@@ -113,6 +115,23 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print JSON")
     listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
     listing.add_argument("--json", action="store_true", help="print JSON")
+
+    synth = command("synth", _synth, "Render a data set of people who do not exist.")
+    synth.add_argument("out", type=Path, help="folder to write (or the picture, with --sheet)")
+    synth.add_argument("--ids", type=int, default=100, help="people")
+    synth.add_argument("--cameras", type=int, default=6)
+    synth.add_argument("--shots", type=int, default=4, help="pictures per person and camera")
+    synth.add_argument("--preset", default="market-like", help="market-like, occluded, partial, "
+                       "cross-domain or cloth-change")  # fmt: skip
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--pairs", type=int, default=0, metavar="N",
+                       help="whole pictures per training person, for its texture")  # fmt: skip
+    synth.add_argument("--families", type=float, default=0.3,
+                       help="share of people in near-identical outfits, 0 to 1")  # fmt: skip
+    synth.add_argument("--train-share", type=float, default=0.5, help="share of training people")
+    synth.add_argument("--workers", type=int, default=0, help="processes; 0 is one per processor")
+    synth.add_argument("--sheet", action="store_true", help="write a contact sheet instead")
+    synth.add_argument("--quiet", action="store_true", help="no progress bar")
 
     command("methods", _methods, "List methods, backbones and shipped recipes.")
     return parser
@@ -260,7 +279,11 @@ def _score(options: argparse.Namespace) -> int:
     from crosscam.retrieval import score_file
 
     metrics = score_file(
-        options.features, rerank=options.rerank, ap=options.ap, metric=options.metric
+        options.features,
+        rerank=options.rerank,
+        ap=options.ap,
+        metric=options.metric,
+        same_camera=options.same_camera,
     )
     print(json.dumps(metrics.to_json()) if options.json else metrics.table())
     return 0
@@ -290,6 +313,32 @@ def _data(options: argparse.Namespace) -> int:
         as_json=options.json,
         options=options.option,
     )
+
+
+def _synth(options: argparse.Namespace) -> int:
+    import os
+
+    from crosscam.synth import contact_sheet, synthesize
+
+    if options.sheet:
+        print(contact_sheet(options.out, cameras=options.cameras, seed=options.seed))
+        return 0
+    folder = synthesize(
+        options.out,
+        ids=options.ids,
+        cameras=options.cameras,
+        shots=options.shots,
+        preset=options.preset,
+        seed=options.seed,
+        workers=options.workers or os.cpu_count() or 1,
+        pairs=options.pairs,
+        families=options.families,
+        train_share=options.train_share,
+        progress=not options.quiet,
+    )
+    print(f"rendered people: {folder}")
+    print(f"next:   crosscam train demo data.name=rendered data.root={folder}")
+    return 0
 
 
 def _methods(_options: argparse.Namespace) -> int:

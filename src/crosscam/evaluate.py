@@ -16,7 +16,7 @@ import crosscam
 from crosscam import viz
 from crosscam.embedder import Embedder
 from crosscam.files import write_atomically
-from crosscam.retrieval import Metrics, top_k
+from crosscam.retrieval import Metrics, RerankSettings, top_k
 from crosscam.retrieval import evaluate as measure
 from crosscam.types import Dataset, Sample
 
@@ -180,11 +180,7 @@ def evaluate(
     data = (q, _pids(query), _camids(query), g, _pids(gallery), _camids(gallery))
     metrics = measure(*data, **settings)
     judged = time.monotonic()
-    reranked = None
-    if rerank:
-        from crosscam.retrieval import RerankSettings
-
-        reranked = measure(*data, **settings, rerank=RerankSettings())
+    reranked = measure(*data, **settings, rerank=RerankSettings()) if rerank else None
     seconds = {"embed": embedded - start, "rank": judged - embedded}
     if rerank:
         seconds["rerank"] = time.monotonic() - judged

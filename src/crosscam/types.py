@@ -84,8 +84,8 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Name and variant; of a user's own data, its folder or file."""
-        own = self.root.name if self.name in ("csv", "folder") else self.variant
+        """Name and variant; of a user's own or rendered data, its folder or file."""
+        own = self.root.name if self.name in ("csv", "folder", "rendered") else self.variant
         return f"{self.name} {own}".rstrip()
 
     def require_train(self) -> tuple[Sample, ...]:

@@ -129,6 +129,7 @@ _OCCLUDED_DUKE = {
     "gallery": Count(1_110, 17_661, 8),  # [list]
 }
 _MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+_SPLITS = ("train", "query", "gallery")
 
 
 def _market_like(
@@ -148,7 +149,7 @@ def _market_like(
         tuple(
             row(split, samples, expected[split], str(home / folder))
             for split, samples, folder in zip(
-                ("train", "query", "gallery"), (train, query, gallery), _MARKET_FOLDERS, strict=True
+                _SPLITS, (train, query, gallery), _MARKET_FOLDERS, strict=True
             )
         ),
         tuple(findings),
@@ -218,6 +219,14 @@ def market1501(
             variant=", ".join(filter(None, (ds.variant, f"multi-query ({multi_query})"))),
         )
     return dataclasses.replace(parsed, dataset=ds, rows=tuple(rows), findings=tuple(findings))
+
+
+def rendered(root: Path) -> Parsed:
+    """People rendered by ``crosscam synth``: Market-1501's layout, any number of cameras."""
+    home = find_home("rendered", root, _MARKET_FOLDERS, ())
+    form = "0001_c1s1_000000_00.jpg (id, camera, scene, shot)"
+    parsed = _market_like("rendered", home, dict.fromkeys(_SPLITS, Count()), range(1, 10_000), form)
+    return dataclasses.replace(parsed, cameras=None)
 
 
 def dukemtmc(root: Path) -> Parsed:
@@ -684,6 +693,7 @@ _SETS: dict[str, _Set] = {
     "cuhk01": _Set(cuhk01, "CUHK01: 971 persons, two views, ten random splits"),
     "viper": _Set(viper, "VIPeR: 632 persons, two views, ten random splits"),
     "dukemtmc": _Set(dukemtmc, "DukeMTMC-reID: withdrawn by its owners; read if you have it"),
+    "rendered": _Set(rendered, "people rendered by crosscam synth"),
     "folder": _Set(from_folder, "your own pictures: one folder per person"),
     "csv": _Set(from_csv, "your own pictures: a list with the columns path,pid,camid,split"),
 }
