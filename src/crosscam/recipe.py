@@ -350,7 +350,8 @@ def _merge(
     for key in flat:
         _check_key(key, known, where)
     # jsonargparse reads command lines most strictly, so that is the road every value takes.
-    return _apply(parser, known, [(k, yaml.safe_dump(v).strip()) for k, v in flat.items()], config)
+    pairs = [(k, v if isinstance(v, str) else yaml.safe_dump(v).strip()) for k, v in flat.items()]
+    return _apply(parser, known, pairs, config)
 
 
 def _apply(
