@@ -277,3 +277,20 @@ def test_evaluation_sees_the_pixels_that_training_sees(run: Path, toys: Path) ->
     np.testing.assert_array_equal(
         model.files([file])[0], model.function(model.preprocess.load(file)[None])[0]
     )
+
+
+@pytest.mark.slow
+def test_rendered_people_train_and_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people, out = tmp_path / "people", tmp_path / "run"
+    size = ["--ids", "8", "--cameras", "2", "--shots", "2", "--workers", "1"]
+    assert main(["synth", str(people), *size, "--quiet"]) == 0
+    assert "crosscam train demo data.name=rendered" in capsys.readouterr().out
+    assert main(["data", "check", "rendered", str(people)]) == 0
+    settings = [s for s in SETTINGS if not s.startswith("data.")]
+    arguments = [*settings, "data.name=rendered", f"data.root={people}", "schedule.epochs=1"]
+    assert main(["train", *arguments, "--out", str(out), "--quiet"]) == 0
+    assert main(["evaluate", str(out), "--quiet", "--json"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text[text.index("{") :])["n_valid_queries"] > 0

@@ -909,11 +909,20 @@ def test_options_from_text() -> None:
 
 def test_available_names_every_set_once() -> None:
     names = [info.name for info in available()]
-    assert len(names) == len(set(names)) == 14
-    assert {"market1501", "cuhk03-np", "folder", "csv"} <= set(names)
+    assert len(names) == len(set(names)) == 15
+    assert {"market1501", "cuhk03-np", "rendered", "folder", "csv"} <= set(names)
     assert "split=0" in next(i.options for i in available() if i.name == "cuhk03")
     withdrawn = next(i.summary for i in available() if i.name == "dukemtmc")
     assert "withdrawn" in withdrawn
+
+
+def test_rendered_people_may_have_any_number_of_cameras(tmp_path: Path) -> None:
+    small_market(tmp_path)
+    first = next((tmp_path / "query").iterdir())
+    (first.parent / "0001_c31s2_000000_00.jpg").write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match="camera number outside"):
+        load("market1501", tmp_path, partial=True)
+    assert {s.camid for s in load("rendered", tmp_path).query} >= {31}
 
 
 def test_same_camera_replaces_the_rule(tmp_path: Path) -> None:
