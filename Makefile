@@ -24,13 +24,13 @@ demo:
 	@BIN=$(BIN) MAKE="$(MAKE)" bash demo.sh
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m 'not slow and not data and not gpu'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not data and not gpu'
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
