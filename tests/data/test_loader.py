@@ -115,6 +115,42 @@ def test_a_mirror_exchanges_what_it_is_told_to() -> None:
     torch.testing.assert_close(batch.require(Prior.MASKS), masks)
 
 
+def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
+    once = loader()
+    rows = once.sampler.epoch(0)[0]
+    first = once.batch(rows, 0, 0)
+    held = first.images[3:5].numpy()  # any view of it counts
+    expected, place = held.copy(), first.images.data_ptr()
+    del first
+    second = once.batch(rows, 0, 1)
+    np.testing.assert_array_equal(held, expected)
+    assert second.images.data_ptr() != place
+    del held
+    third = once.batch(rows, 0, 0)
+    assert third.images.data_ptr() == place
+    np.testing.assert_array_equal(third.images[3:5].numpy(), expected)
+
+
+def test_two_batches_at_a_time_take_the_memory_of_two() -> None:
+    places = [batch.images.data_ptr() for batch in loader(kind="balanced").epoch(0)]
+    assert len(places) == 3
+    assert len(set(places)) == 2
+
+
+def test_gradients_keep_the_memory_they_need() -> None:
+    once = loader()
+    rows = once.sampler.epoch(0)[0]
+    images = once.batch(rows, 0, 0).images
+    expected = images.clone()
+    weight = torch.ones_like(images, requires_grad=True)
+    loss = (images * weight).sum()
+    del images
+    once.batch(rows, 0, 1)  # would overwrite what the backward pass reads
+    loss.backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, expected)
+
+
 # --- when and where ---------------------------------------------------------------------------
 
 

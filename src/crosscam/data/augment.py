@@ -183,6 +183,7 @@ class Augment:
         preprocess: Preprocess,
         rows: npt.NDArray[np.int64] | None = None,
         *,
+        out: Tensor | None = None,
         compiled: bool = True,
     ) -> Tensor:
         """Pictures as drawn: uint8 [B, H, W, 3] to normalized float32 [B, 3, H, W].
@@ -195,6 +196,7 @@ class Augment:
             draws: what was drawn for the B pictures.
             preprocess: normalization.
             rows: [B] rows of ``pictures``; None takes them as they come.
+            out: memory for the result, float32 [B, H, W, 3] and contiguous, on a CPU.
             compiled: use the compiled loop where there is one (the bits are the same).
         """
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != torch.uint8:
@@ -209,8 +211,11 @@ class Augment:
             raise InputError(f"rows must be in 0..{len(pictures) - 1}, got up to {rows.max()}.")
         kernels = _kernels() if compiled and pictures.device.type == "cpu" else None
         if kernels is not None:
-            return self._apply_compiled(kernels, pictures, draws, preprocess, rows)
-        return self._apply_torch(pictures, draws, preprocess, rows)
+            if out is None:
+                out = torch.empty(len(rows), *pictures.shape[1:])
+            return self._apply_compiled(kernels, pictures, draws, preprocess, rows, out)
+        result = self._apply_torch(pictures, draws, preprocess, rows)
+        return result if out is None else out.copy_(result.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _apply_compiled(
         self,
@@ -219,12 +224,12 @@ class Augment:
         draws: Draws,
         preprocess: Preprocess,
         rows: Ints,
+        out: Tensor,
     ) -> Tensor:
         n, height, width, _ = pictures.shape
         tall, wide = self.enlarged((height, width))
         shift, scale = (np.tile(v, width) for v in preprocess.shift_and_scale())
         matrices, offsets = _color_maps(draws.jitter)
-        out = torch.empty(len(rows), height, width, 3)
         kernels.render(
             pictures.contiguous().view(n, height, width * 3).numpy(),
             rows,

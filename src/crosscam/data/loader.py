@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -84,6 +86,7 @@ class TrainLoader:
         self.device = self.labels.device  # with its number, as "cuda:0" where "cuda" was asked
         self.seed, self.rank, self.world = seed, rank, world
         self.priors, self.flip_pairs = dict(priors or {}), flip_pairs
+        self.buffers = _Buffers()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``epoch`` from step ``start`` on."""
@@ -100,7 +103,8 @@ class TrainLoader:
         mine = rows[self.rank * share : (self.rank + 1) * share]
         index = self._send(torch.from_numpy(mine))
         if self.images.device == self.device:  # the batch is taken and augmented in one pass
-            pictures = self.augment.apply(self.images, draws, self.preprocess, rows=mine)
+            out = self.buffers.take((share, *size, 3)) if self.device.type == "cpu" else None
+            pictures = self.augment.apply(self.images, draws, self.preprocess, mine, out=out)
         else:
             pictures = self._send(self.images.index_select(0, torch.from_numpy(mine)))
             pictures = self.augment.apply(pictures, draws, self.preprocess)
@@ -122,3 +126,25 @@ class TrainLoader:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+class _Buffers:
+    """Memory for batches, used again as soon as nobody holds the batch that lay there.
+
+    Fresh memory costs the system more time, page by page, than the augmentation takes.  Kept are
+    as many batches as were held at the same time, which in training are two.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[npt.NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialized float32 tensor."""
+        size = math.prod(shape)
+        memory = self.free.pop() if self.free else np.empty(size, np.float32)
+        if memory.size != size:
+            memory = np.empty(size, np.float32)
+        # The tensor's storage keeps this view alive, through all tensors that share it.
+        view = memory.reshape(shape)
+        weakref.finalize(view, self.free.append, memory).atexit = False
+        return torch.from_numpy(view)
