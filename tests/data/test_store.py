@@ -63,7 +63,8 @@ def test_any_number_of_threads_and_batches(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = ImageStore.build(paths, PRE, workers=1).images
-    monkeypatch.setattr(store, "_AHEAD", 4)
+    monkeypatch.setattr(store, "_AHEAD", 6)
+    monkeypatch.setattr(store, "_TOGETHER", 2)
     np.testing.assert_array_equal(ImageStore.build(paths, PRE, workers=8).images, expected)
 
 

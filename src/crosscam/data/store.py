@@ -26,7 +26,8 @@ from crosscam.types import Sample
 
 __all__ = ["ImageStore"]
 
-_AHEAD = 256  # pictures handed to the decoding threads at a time
+_AHEAD = 1024  # pictures handed to the decoding threads before progress is shown
+_TOGETHER = 16  # pictures that a thread takes at a time
 _DAY = 24 * 60 * 60  # seconds
 
 
@@ -109,20 +110,21 @@ def _decode_all(
 ) -> None:
     failures: list[str] = []
 
-    def one(row: int) -> None:
-        try:
-            out[row] = preprocess.load(paths[row])
-        except ImageError as error:
-            failures.append(str(error))
+    def some(start: int) -> None:
+        for row in range(start, min(start + _TOGETHER, len(paths))):
+            try:
+                out[row] = preprocess.load(paths[row])
+            except ImageError as error:
+                failures.append(str(error))
 
     with (
         ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool,
         _progress(progress, len(paths)) as advance,
     ):
         for start in range(0, len(paths), _AHEAD):
-            rows = range(start, min(start + _AHEAD, len(paths)))
-            list(pool.map(one, rows))
-            advance(len(rows))
+            stop = min(start + _AHEAD, len(paths))
+            list(pool.map(some, range(start, stop, _TOGETHER)))
+            advance(stop - start)
     if failures:
         shown = "\n  ".join(sorted(failures)[:5])
         more = "" if len(failures) <= 5 else f"\n  and {len(failures) - 5} more"
