@@ -47,24 +47,25 @@ else
 fi
 
 step "Is the data set as it should be?" \
-    "$crosscam" data check "$name" "$DATA" "${partial[@]}" || exit 1
+    "$crosscam" data check "$name" "$DATA" ${partial[@]+"${partial[@]}"} || exit 1
 step "What colors alone can do: HSV histograms, nothing learned" \
-    "$crosscam" evaluate hsv --data "$name" --root "$DATA" "${partial[@]}" --out "$out/hsv"
+    "$crosscam" evaluate hsv --data "$name" --root "$DATA" ${partial[@]+"${partial[@]}"} --out "$out/hsv"
 rm -rf "$out/run"
 step "Train a small net from scratch" \
     "$crosscam" train demo data.name="$name" data.root="$DATA" \
     data.partial="$([ ${#partial[@]} -gt 0 ] && echo true || echo false)" \
     schedule.epochs="${EPOCHS:-12}" --out "$out/run"
 step "Measure it on people it has never seen" "$crosscam" evaluate "$out/run"
-mapfile -t picked < <(.venv/bin/python - "$name" "$DATA" <<'P'
+picked=()
+while IFS= read -r line; do picked+=("$line"); done < <(.venv/bin/python - "$name" "$DATA" <<'P'
 import sys
 from crosscam.data import datasets
 query, gallery = datasets.load(sys.argv[1], sys.argv[2], partial=True).require_test()
-print(query[0].path, gallery[0].path.parent, sep="\n")
+print(gallery[0].path.parent, *(query[len(query) * k // 8].path for k in (1, 4, 7)), sep="\n")
 P
 )
-query=${picked[0]} gallery=${picked[1]}
-step "Search a folder of pictures for one person" \
-    "$crosscam" search "$query" --gallery "$gallery" --model "$out/run" --out "$out/search.html"
+step "Search a folder of pictures for three people" \
+    "$crosscam" search "${picked[@]:1}" --gallery "${picked[0]}" --model "$out/run" --top 5 \
+    --out "$out/search.html"
 printf '\nDone in %d s. Open these pages:\n' $((SECONDS - started))
 find "$out" -name '*.html' | sort | sed 's/^/   /'

@@ -55,7 +55,7 @@ def test_evaluate_prints_and_writes(
     printed = capsys.readouterr().out
     for word in ("rank-1", "rank-20", "rank-precision", "trapezoid", "mINP", "queries"):
         assert word in printed
-    folder = run / "evaluation" / "market1501"
+    folder = run / "evaluation" / "market1501"  # the title of the data set
     written = json.loads((folder / "evaluation.json").read_text())
     assert written["n_queries"] == 18
     assert written["n_gallery"] == 36
@@ -214,7 +214,18 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
     [
         (["train", "optimizer.lrr=1"], "Did you mean 'optimizer.lr'"),
         (["train", "data.root=/nowhere"], "/nowhere"),
-        (["train", "--resume", "/nowhere"], "nowhere"),
+        (["train", "--resume", "/nowhere"], "/nowhere is not a run folder"),
+        (["train", "--resume", "/nowhere", "--out", "/x"], "keeps its recipe"),
+        (["train", "--device", "mps"], "not supported"),
+        (["train", "--device", "gpu7"], "unknown device"),
+        (["train", "optimizer.lr=-1"], "optimizer.lr must be above 0"),
+        (["train", "optimizer.betas=[0.9,2]"], "optimizer.betas must be in [0, 1)"),
+        (["train", "schedule.epochs=0"], "schedule.epochs must be 1 or more"),
+        (["train", "engine.ema=1.5"], "engine.ema must be in [0, 1)"),
+        (["train", "engine.log_every=0"], "engine.log_every must be 1 or more"),
+        (["describe", "baseline", "method.dropout=2"], "method.dropout must be in [0, 1)"),
+        (["describe", "baseline", "method.embedding=-5"], "method.embedding 0 or more"),
+        (["evaluate", "hsv", "--option", "split=3"], "belong to --data"),
         (["evaluate", "/nowhere"], "not a run folder"),
         (["evaluate", "hsv"], "give --data and --root"),
         (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),
@@ -294,3 +305,79 @@ def test_rendered_people_train_and_evaluate(
     assert main(["evaluate", str(out), "--quiet", "--json"]) == 0
     text = capsys.readouterr().out
     assert json.loads(text[text.index("{") :])["n_valid_queries"] > 0
+
+
+def test_a_failed_start_leaves_the_folder_free(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", *SETTINGS, "data.root=/nowhere", *out]) == 1
+    assert main(["train", *SETTINGS, f"data.root={toys}", "schedule.epochs=1", *out]) == 0
+
+
+def test_places_that_cannot_be_written_are_named(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    query = str(next((toys / "query").iterdir()))
+    search = ["search", query, "--gallery", str(toys / "query"), "--model", str(run), "--quiet"]
+    for arguments in (
+        ["train", *SETTINGS, f"data.root={toys}", "--out", str(file / "run"), "--quiet"],
+        ["evaluate", str(run), "--out", str(file / "page"), "--quiet"],
+        [*search, "--out", str(file / "page.html")],
+    ):
+        assert main(arguments) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("crosscam: ")
+        assert "file" in said
+
+
+def test_hidden_files_of_a_gallery_are_passed_over(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "g"
+    gallery.mkdir()
+    query = next((toys / "query").iterdir())
+    shutil.copy(query, gallery / "a.jpg")
+    (gallery / "._a.jpg").write_bytes(b"resource fork")
+    arguments = ["search", str(query), "--gallery", str(gallery), "--model", str(run), "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "p.html")]) == 0
+
+
+def test_a_run_works_from_another_folder(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "data").symlink_to(toys)
+    monkeypatch.chdir(tmp_path)
+    settings = ["data.partial=true", "preprocess.size=[32,16]", "augment.pad=0"]
+    settings += ["sampler.people=4", "sampler.images=2", "schedule.epochs=1", "data.root=data"]
+    assert main(["train", "method=mine.py", *settings, "--out", "run", "--quiet"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", "../run", "--quiet"]) == 0
+
+
+MINE = '''"""Mine."""
+from torch import nn
+from crosscam.methods import Method, unit
+
+
+class Mine(Method):
+    """Mean colors."""
+
+    paper = "nobody, nowhere, never"
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.dim = 3
+        self.classifier = nn.Linear(3, num_classes)
+
+    def embed(self, images):
+        return unit(images.mean((2, 3)))
+
+    def losses(self, batch):
+        logits = self.classifier(batch.images.mean((2, 3)))
+        return {"id": nn.functional.cross_entropy(logits.float(), batch.pids)}
+'''

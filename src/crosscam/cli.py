@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import crosscam
-from crosscam.errors import CrosscamError, InputError, RecipeError
+from crosscam.errors import CheckpointError, CrosscamError, InputError, RecipeError
 
 __all__ = ["main"]
 
@@ -32,11 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrosscamError as error:
         print(f"crosscam: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return 1
+        print(f"crosscam: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("crosscam: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,8 +163,10 @@ def _train(options: argparse.Namespace) -> int:
     from crosscam.training import loop
 
     if options.resume:
-        if options.recipe or settings:
+        if options.recipe or settings or options.out:
             raise RecipeError("a resumed run keeps its recipe: give --resume RUN and nothing else.")
+        if not (options.resume / "recipe.yaml").is_file():
+            raise CheckpointError(f"{options.resume} is not a run folder: it has no recipe.yaml.")
         recipe = parse(options.resume / "recipe.yaml")
         run = options.resume
     else:
@@ -182,6 +189,8 @@ def _train(options: argparse.Namespace) -> int:
     except loop.Interrupted as stopped:
         print(f"crosscam: {stopped}", file=sys.stderr)
         return 130
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     print(
         f"trained {card['epochs']} epochs in {card['training_minutes']} minutes "
@@ -219,13 +228,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         progress=not options.quiet,
     )
-    run = Path(options.model)
-    out = options.out or (run / "evaluation" if run.is_dir() else None)
-    page = (
-        result.write(out / result.dataset.name if options.out is None and out else out)
-        if out
-        else None
-    )
+    out = options.out
+    if out is None and Path(options.model).is_dir():
+        title = re.sub(r"[^\w.-]+", "-", result.dataset.title)
+        out = Path(options.model) / "evaluation" / title
+    page = result.write(out) if out else None
     print(json.dumps(result.summary(), indent=1) if options.json else result.text())
     if page and not options.json:
         print(f"page     {page}")
@@ -240,6 +247,8 @@ def _dataset(options: argparse.Namespace, model: Any) -> Any:
         if not options.root:
             raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
         return datasets.load(options.data, options.root, partial=options.partial, **extra)
+    if options.option or options.partial:
+        raise InputError("--option and --partial belong to --data: give --data and --root as well.")
     if model.recipe is None:
         raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
     own = model.recipe.data
@@ -316,8 +325,6 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _synth(options: argparse.Namespace) -> int:
-    import os
-
     from crosscam.synth import contact_sheet, synthesize
 
     if options.sheet:

@@ -49,12 +49,12 @@ class Embedder:
         """Vectors of picture files, [N, D].  Memory: 2,048 decoded pictures at a time.
 
         Raises:
-            ImageError: a file cannot be decoded; the message names it.
+            DataError: files cannot be decoded; the message names them.
         """
         parts = []
         for start in range(0, len(paths), _CHUNK):
             some = paths[start : start + _CHUNK]
-            store = ImageStore.build(some, self.preprocess, progress=progress and start == 0)
+            store = ImageStore.build(some, self.preprocess, progress=progress)
             parts.append(self.function(np.asarray(store.images)))
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 

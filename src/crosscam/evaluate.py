@@ -213,6 +213,10 @@ def _cells(metrics: Metrics) -> list[tuple[str, str]]:
     rows.append(("mAP (rank-precision)", f"{metrics.mAP_rank_precision:.2%}"))
     rows.append(("mAP (trapezoid)", f"{metrics.mAP_trapezoid:.2%}"))
     rows.append(("mINP", f"{metrics.mINP:.2%}"))
+    rows.append(("queries", f"{metrics.n_queries:,}, of which {metrics.n_valid_queries:,} count"))
+    rows.append(("gallery", f"{metrics.n_gallery:,}, {metrics.n_distractors:,} distractors"))
+    rows.append(("junk images dropped", f"{metrics.n_junk_images:,}"))
+    rows.append(("same-camera pairs dropped", f"{metrics.n_junk_pairs:,}"))
     return rows
 
 

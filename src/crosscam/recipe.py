@@ -35,6 +35,8 @@ __all__ = ["Recipe", "parse", "shipped"]
 class DataSettings:
     """Which data set, and where it is.
 
+    Relative paths are kept as absolute ones, so that a run can be used from anywhere.
+
     Args:
         name: a name that `crosscam data list` prints; "csv" and "folder" are your own images.
         root: folder of the data set, or the CSV file.
@@ -50,6 +52,13 @@ class DataSettings:
     options: dict[str, Any] = field(default_factory=dict)
     budget_gb: float = 4.0
     cache: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("root", "cache"):
+            value = getattr(self, key)
+            if value:
+                object.__setattr__(self, key, str(Path(value).expanduser().absolute()))
+        _require("data.budget_gb", self.budget_gb, self.budget_gb >= 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,14 @@ class OptimizerSettings:
     backbone_lr: float = 1.0
     clip: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require("optimizer.lr", self.lr, self.lr > 0, "above 0")
+        _require("optimizer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _require("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _require("optimizer.betas", self.betas, all(0 <= b < 1 for b in self.betas), "in [0, 1)")
+        _require("optimizer.backbone_lr", self.backbone_lr, self.backbone_lr >= 0, "0 or more")
+        _require("optimizer.clip", self.clip, self.clip >= 0, "0 or more")
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:
@@ -121,6 +138,15 @@ class ScheduleSettings:
     gamma: float = 0.1
     floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require("schedule.epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _require("schedule.warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more")
+        _require(
+            "schedule.warmup_start", self.warmup_start, 0 < self.warmup_start <= 1, "in (0, 1]"
+        )
+        _require("schedule.gamma", self.gamma, self.gamma > 0, "above 0")
+        _require("schedule.floor", self.floor, 0 <= self.floor <= 1, "in [0, 1]")
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -132,7 +158,7 @@ class EngineSettings:
         compile: torch.compile the training step (needs a C++ compiler on CPU).
         ema: decay per step of an exponential moving average of the weights, which is then what
             is evaluated and exported; 0 keeps none.
-        sync_batchnorm: batch statistics over all processes of a distributed run (GPU only).
+        sync_batchnorm: batch statistics over all processes of a distributed run.
         threads: CPU threads; 0 leaves PyTorch's choice.
         checkpoint_minutes: minutes between checkpoints (one is also written at the end).
         evaluate_every: epochs between evaluations during training; 0 evaluates at the end only.
@@ -150,6 +176,16 @@ class EngineSettings:
     evaluate_every: int = 0
     log_every: int = 20
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _require("engine.ema", self.ema, 0 <= self.ema < 1, "in [0, 1)")
+        _require("engine.threads", self.threads, self.threads >= 0, "0 or more")
+        _require("engine.log_every", self.log_every, self.log_every >= 1, "1 or more")
+        _require(
+            "engine.evaluate_every", self.evaluate_every, self.evaluate_every >= 0, "0 or more"
+        )
+        minutes = self.checkpoint_minutes
+        _require("engine.checkpoint_minutes", minutes, minutes >= 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -179,6 +215,11 @@ class MethodSettings:
     def build(self, num_classes: int) -> Method:
         """An untrained method for ``num_classes`` training identities."""
         return find(self.name)(num_classes, **self.options)
+
+
+def _require(key: str, value: object, holds: bool, need: str) -> None:
+    if not holds:
+        raise RecipeError(f"{key} must be {need}, got {value}.")
 
 
 _SECTIONS: dict[str, type] = {
@@ -234,7 +275,7 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         RecipeError: unknown key, wrong type, unreadable file; the message names the nearest
             right key or what was expected.
     """
-    tree = {} if source is None else _read(source)
+    tree = {} if source is None else _without_empty(_read(source))
     pairs = [_split(o) for o in overrides]
     method = _method_name(tree, pairs)
     cls = find(method)
@@ -249,6 +290,8 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         raise RecipeError(f"a setting does not fit: {error}") from error
     options = dict(vars(built["method"]))
     name = options.pop("name")
+    if name.endswith(".py"):
+        name = str(Path(name).expanduser().absolute())
     return Recipe(
         seed=built["seed"],
         method=MethodSettings(name, options),
@@ -329,7 +372,9 @@ def _split(override: str) -> tuple[str, str]:
 
 def _method_name(tree: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
     named = tree.get("method", {})
-    name = named if isinstance(named, str) else (named or {}).get("name", "baseline")
+    if not isinstance(named, (str, Mapping)):
+        raise RecipeError(f"method must be a name or a mapping of settings, got {named!r}.")
+    name = named if isinstance(named, str) else named.get("name", "baseline")
     for key, value in pairs:
         if key == "method.name":
             name = value
@@ -350,7 +395,7 @@ def _merge(
     for key in flat:
         _check_key(key, known, where)
     # jsonargparse reads command lines most strictly, so that is the road every value takes.
-    pairs = [(k, v if isinstance(v, str) else yaml.safe_dump(v).strip()) for k, v in flat.items()]
+    pairs = [(k, v if isinstance(v, str) else _dumped(v)) for k, v in flat.items()]
     return _apply(parser, known, pairs, config)
 
 
@@ -363,7 +408,7 @@ def _apply(
     arguments = []
     for key, value in pairs:
         _check_key(key, known, "the command line")
-        arguments.append(f"--{key}={value.removesuffix('...').strip()}")
+        arguments.append(f"--{key}={value}")
     try:
         return parser.parse_args(arguments, namespace=config)
     except Exception as error:  # jsonargparse and argparse raise several types of their own
@@ -402,6 +447,20 @@ def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[last] = value
     return tree
+
+
+def _dumped(value: Any) -> str:
+    """``value`` as the command line would say it (PyYAML ends a lone scalar with three dots)."""
+    return str(yaml.safe_dump(value, default_flow_style=True)).removesuffix("...\n").strip()
+
+
+def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` without keys that have no value: they keep their default."""
+    return {
+        k: _without_empty(v) if isinstance(v, Mapping) else v
+        for k, v in tree.items()
+        if v is not None
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crosscam import viz
+from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
 from crosscam.errors import DataError
 from crosscam.image import EXTENSIONS
@@ -58,15 +59,15 @@ def search(
     A query that lies in the gallery itself is left out of its own list.
 
     Raises:
-        DataError: a query or the folder is missing, or the folder has no pictures.
-        ImageError: a picture cannot be decoded.
+        DataError: a query or the folder is missing, the folder has no pictures, or some cannot
+            be decoded.
     """
     for query in queries:
         if not query.is_file():
             raise DataError(f"no query picture at {query}: give the path of an image file.")
     if not gallery.is_dir():
         raise DataError(f"no gallery folder at {gallery}: give a folder of pictures.")
-    files = sorted(p for p in gallery.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    files = list(image_files(gallery, deep=True))
     if not files:
         raise DataError(
             f"{gallery} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."

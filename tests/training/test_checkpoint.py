@@ -161,3 +161,26 @@ def test_state_is_plain_json(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 1, GROUPS, {"position": {"epoch": 0}})
     assert set(json.loads((path / "state.json").read_text())) == {"position", "step", "tensors"}
     assert {p.suffix for p in path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_an_optimizers_state_keeps_the_memory_order_of_its_parameter() -> None:
+    """A kernel that walks raw memory would pair moments with other weights."""
+
+    def make() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        value = torch.arange(24.0).view(2, 3, 2, 2).to(memory_format=torch.channels_last)
+        parameter = torch.nn.Parameter(value)
+        return parameter, torch.optim.AdamW([parameter], 0.1, fused=True)
+
+    p, optimizer = make()
+    (p * torch.arange(24.0).view(2, 3, 2, 2)).sum().backward()
+    p.grad = p.grad.contiguous(memory_format=torch.channels_last)
+    optimizer.step()
+    saved = {
+        k: v.clone(memory_format=torch.contiguous_format)
+        for k, v in checkpoint.optimizer_tensors(optimizer).items()
+    }
+    q, other = make()
+    checkpoint.load_optimizer(other, saved)
+    for name, tensor in optimizer.state[p].items():
+        assert torch.equal(tensor, other.state[q][name])
+        assert tensor.stride() == other.state[q][name].stride()

@@ -51,12 +51,13 @@ class BackboneSettings:
 
     def build(self) -> backbones.Backbone:
         """The network, with its weights loaded."""
+        none = self.pretrained is None or self.pretrained.lower() in ("", "none", "null")
         return backbones.build(
             self.name,
             last_stride=self.last_stride,
             ibn=self.ibn,
             width=self.width,
-            pretrained=self.pretrained,
+            pretrained=None if none else self.pretrained,
         )
 
 
@@ -153,7 +154,10 @@ def _import_file(path: Path) -> ModuleType:
         raise RecipeError(f"{path} cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    loader.exec_module(module)
+    try:
+        loader.exec_module(module)
+    except Exception as error:  # whatever a file of the user's does
+        raise RecipeError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 

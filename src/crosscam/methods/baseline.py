@@ -83,6 +83,11 @@ class Baseline(Method):
         super().__init__()
         if not 0.0 <= triplet_from < 1.0:
             raise RecipeError(f"method.triplet_from must be in [0, 1), got {triplet_from}.")
+        if not 0.0 <= dropout < 1.0 or embedding < 0:
+            raise RecipeError(
+                f"method.dropout must be in [0, 1) and method.embedding 0 or more, got {dropout} "
+                f"and {embedding}."
+            )
         self.backbone = backbone.build()
         self.dim = embedding or self.backbone.channels[-1]
         self.pool = _POOLS[pool]()

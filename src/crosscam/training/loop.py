@@ -14,6 +14,7 @@ ends with the same weights, bit for bit on one CPU, as one that was not.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -28,14 +29,14 @@ from crosscam.data import datasets
 from crosscam.data.loader import TrainLoader
 from crosscam.data.samplers import Sampler, make_sampler
 from crosscam.data.store import ImageStore
-from crosscam.errors import CheckpointError, TrainingError
-from crosscam.files import write_atomically
+from crosscam.errors import CheckpointError, RecipeError, TrainingError
+from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.nn import sync
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
-from crosscam.training.process import interruptible, pick_device, processes, rank, use_bf16
+from crosscam.training.process import agree, interruptible, pick_device, processes, rank, use_bf16
 from crosscam.training.record import Bar, Log, Position, first_card, update_card
 from crosscam.types import Sample
 
@@ -77,8 +78,8 @@ def train(
                 f"{run} is not empty. Resume it (crosscam train --resume {run}) or choose a new "
                 "folder (--out)."
             )
-        run.mkdir(parents=True, exist_ok=True)
-        write_atomically(run / "recipe.yaml", recipe.to_yaml())
+        with disk_errors(run, "none"):
+            run.mkdir(parents=True, exist_ok=True)
     return _train(recipe, run, None, device, progress, evaluate)
 
 
@@ -117,6 +118,8 @@ def _train(
             recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
         )
         samples = dataset.require_train()
+        if evaluate and engine.evaluate_every:
+            dataset.require_test()  # better now than after an epoch
         labels, num_classes = class_labels(samples)
         store = ImageStore.build(
             samples,
@@ -143,7 +146,13 @@ def _train(
 
         # --- method, optimizers, average ------------------------------------------------------
         torch.manual_seed(recipe.seed)
-        method = recipe.method.build(num_classes).to(device)
+        try:
+            method = recipe.method.build(num_classes).to(device)
+            optimizers = make_optimizers(method, recipe.optimizer)
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise RecipeError(
+                f"a setting of the method or optimizer does not fit: {error}"
+            ) from error
         if engine.channels_last:
             method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine.sync_batchnorm and world > 1:
@@ -155,20 +164,26 @@ def _train(
             )
         if engine.compile:
             learner = torch.compile(learner)  # type: ignore[assignment]
-        optimizers = make_optimizers(method, recipe.optimizer)
+        clipped = [p for group in optimizers[0].param_groups for p in group["params"]]
         average = Average(method, engine.ema) if engine.ema else None
         half = use_bf16(engine.precision, device)
 
         # --- where we were --------------------------------------------------------------------
         at = Position()
         if last is not None:
+            if last.state["data"] != fingerprint(samples):
+                raise CheckpointError(
+                    f"the training pictures of {dataset.title} are not those that {run} was "
+                    "started with. Restore them, or start a new run."
+                )
             at = Position(**last.state["position"])
             method.load_state_dict(last.tensors["weights"])
             for number, optimizer in enumerate(optimizers):
                 checkpoint.load_optimizer(optimizer, last.tensors.get(f"optimizer.{number}", {}))
             if average is not None:
                 average.load(last.tensors["ema"])
-        if me == 0:
+        if me == 0:  # from here on the folder is a run that can be resumed
+            write_atomically(run / "recipe.yaml", recipe.to_yaml())
             first_card(run, recipe, dataset, num_classes, method)
 
         def save() -> None:
@@ -181,13 +196,14 @@ def _train(
                 groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
             if average is not None:
                 groups["ema"] = average.tensors
-            checkpoint.save(run, at.step, groups, {"position": vars(at)})
+            state = {"position": vars(at), "data": fingerprint(samples)}
+            checkpoint.save(run, at.step, groups, state)
 
         # --- the loop -------------------------------------------------------------------------
         watch = Watch(run, sampler, samples, every=1 if device.type == "cpu" else engine.log_every)
         saved = time.monotonic()
         with (
-            interruptible() as stop,
+            interruptible(alone=world == 1) as stop,
             Bar(progress and me == 0, schedule.epochs) as bar,
             Log(run, at.step, engine.tensorboard, me) as log,
         ):
@@ -210,27 +226,27 @@ def _train(
                     total = torch.stack(list(terms.values())).sum()
                     total.backward()  # type: ignore[no-untyped-call]
                     if recipe.optimizer.clip:
-                        nn.utils.clip_grad_norm_(method.parameters(), recipe.optimizer.clip)
+                        nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip)
                     for optimizer in optimizers:
                         optimizer.step()
                     if average is not None:
                         average.update(method)
                     at.advance(len(batch) * world, time.monotonic() - tick)
                     if at.step % engine.log_every == 0:
+                        watch.flush()
                         log.write(at, rate, terms)
                     bar.show(done + 1 / steps, at, rate, terms)
+                    stopped = agree(stop(), world, device)
                     due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
-                    if stop() or (due and world == 1):
+                    if stopped or due:
                         save()
                         saved = time.monotonic()
-                    if stop():
+                    if stopped:
                         raise Interrupted(
                             f"stopped after step {at.step}. Go on with: "
                             f"crosscam train --resume {run}"
                         )
                 at.next_epoch()
-                if world > 1:  # the only place where all processes surely stand at one step
-                    save()
                 every = engine.evaluate_every
                 if evaluate and every and at.epoch % every == 0 and at.epoch < schedule.epochs:
                     if me == 0:
@@ -259,6 +275,12 @@ def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], in
     """Class label 0..C-1 of every sample, by sorted person id, and C."""
     classes, labels = np.unique([s.pid for s in samples], return_inverse=True)
     return labels.astype(np.int64), len(classes)
+
+
+def fingerprint(samples: tuple[Sample, ...]) -> str:
+    """SHA-256 over names and ids of the training pictures, in order."""
+    lines = "".join(f"{s.path.name}\0{s.pid}\0{s.camid}\n" for s in samples)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def step_seed(seed: int, step: int, process: int) -> int:

@@ -57,7 +57,6 @@ def make_optimizers(method: Method, settings: OptimizerSettings) -> list[torch.o
         for (decay, factor), p in groups.items()
     ]
     optimizers: list[torch.optim.Optimizer] = []
-    fused = True  # one pass over each parameter, on CPUs and GPUs
     if settings.name == "sgd":
         optimizers.append(
             torch.optim.SGD(
@@ -65,15 +64,14 @@ def make_optimizers(method: Method, settings: OptimizerSettings) -> list[torch.o
                 settings.lr,
                 momentum=settings.momentum,
                 nesterov=settings.nesterov,
-                fused=fused,
             )
         )
     elif settings.name == "adamw":
-        optimizers.append(torch.optim.AdamW(made, settings.lr, betas=settings.betas, fused=fused))
+        optimizers.append(torch.optim.AdamW(made, settings.lr, betas=settings.betas))
     else:
         amsgrad = settings.name == "amsgrad"
         optimizers.append(
-            torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad, fused=fused)
+            torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad)
         )
     for parameter, rate in own.items():
         group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate}

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from crosscam.errors import RecipeError
 
-__all__ = ["interruptible", "pick_device", "processes", "rank", "use_bf16"]
+__all__ = ["agree", "interruptible", "pick_device", "processes", "rank", "use_bf16"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -28,8 +28,11 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise RecipeError(f"unknown device '{name}'; use cpu, cuda, cuda:0 or auto.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"device '{name}' was asked for, but PyTorch sees no GPU here.")
+    if device.type not in ("cpu", "cuda"):
+        raise RecipeError(f"device '{name}' is not supported; use cpu, cuda, cuda:0 or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise RecipeError(f"device '{name}' was asked for, but PyTorch sees {count} GPUs here.")
     return device
 
 
@@ -66,10 +69,11 @@ def processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible(alone: bool = True) -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether Ctrl-C (or a polite kill) asked to stop.
 
-    The first signal lets the current step finish and be saved; a second one acts at once.
+    The first signal lets the current step finish and be saved; a second one acts at once, but
+    not on a process that is not ``alone``: its launcher passes the same wish on several times.
     """
     asked = False
     kept: dict[signal.Signals, Any] = {}
@@ -77,6 +81,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     def handler(*_: Any) -> None:
         nonlocal asked
         asked = True
+        if not alone:
+            return
         for signal_number, previous in kept.items():
             signal.signal(signal_number, previous)
 
@@ -90,3 +96,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, previous in kept.items():
             signal.signal(number, previous)
+
+
+def agree(wish: bool, world: int, device: torch.device) -> bool:
+    """Whether any of ``world`` processes wishes it; all of them get the same answer."""
+    if world == 1:
+        return wish
+    flag = torch.tensor([float(wish)], device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag.item())

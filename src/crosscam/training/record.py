@@ -18,7 +18,7 @@ from torch import Tensor
 
 import crosscam
 from crosscam.errors import MissingExtraError
-from crosscam.files import write_atomically
+from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.recipe import Recipe
 from crosscam.types import Dataset
@@ -72,7 +72,7 @@ class Log:
             return
         if self.path.exists():  # what was logged after the checkpoint will be logged again
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [x for x in lines if x.endswith("}") and json.loads(x)["step"] <= step]
+            kept = [x for x in lines if _step_of(x) <= step]
             write_atomically(self.path, "".join(f"{x}\n" for x in kept))
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         if tensorboard:
@@ -113,7 +113,8 @@ class Log:
         """Log any figures; ``step`` must be among them."""
         if self.file is None:
             return
-        self.file.write(json.dumps(dict(entry)) + "\n")
+        with disk_errors(self.path, "the last checkpoint"):
+            self.file.write(json.dumps(dict(entry)) + "\n")
         if self.writer is not None:
             for name, value in entry.items():
                 if name not in ("step", "epoch"):
@@ -166,6 +167,14 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _step_of(line: str) -> float:
+    """The step of a logged line; infinite for one that a crash cut."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 class Bar:
