@@ -235,7 +235,7 @@ def _train(
                     if at.step % engine.log_every == 0:
                         watch.flush()
                         log.write(at, rate, terms)
-                    bar.show(done + 1 / steps, at, rate, terms)
+                    bar.show(done + 1 / steps, at, terms)
                     stopped = agree(stop(), world, device)
                     due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
                     if stopped or due:

@@ -70,7 +70,7 @@ def processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
 
 @contextlib.contextmanager
 def interruptible(alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C (or a polite kill) asked to stop.
+    """Yields a function that tells whether Ctrl-C, kill or a closed terminal asked to stop.
 
     The first signal lets the current step finish and be saved; a second one acts at once, but
     not on a process that is not ``alone``: its launcher passes the same wish on several times.
@@ -87,8 +87,10 @@ def interruptible(alone: bool = True) -> Iterator[Callable[[], bool]]:
             signal.signal(signal_number, previous)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            kept[number] = signal.signal(number, handler)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                kept[number] = signal.signal(number, handler)
     except ValueError:  # not the main thread: signals are somebody else's business
         kept = {}
     try:

@@ -190,18 +190,16 @@ class Bar:
             BarColumn,
             Progress,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            BarColumn(10),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
         )
         self.task = self.progress.add_task("train", total=epochs, epoch=f"0/{epochs}", text="")
@@ -215,16 +213,16 @@ class Bar:
         if self.progress is not None:
             self.progress.stop()
 
-    def show(self, done: float, at: Position, rate: float, terms: Mapping[str, Tensor]) -> None:
+    def show(self, done: float, at: Position, terms: Mapping[str, Tensor]) -> None:
         """Show the state after ``done`` epochs; twice a second at most, since reading waits."""
         now = time.monotonic()
         if self.progress is None or (now - self.shown < 0.5 and done < self.epochs):
             return
         self.shown = now
-        text = "  ".join(f"{name} {float(t.detach()):.3f}" for name, t in terms.items())
+        text = "  ".join(f"{name} {float(t.detach()):.2f}" for name, t in terms.items())
         self.progress.update(
             self.task,
             completed=done,
             epoch=f"{min(at.epoch + 1, self.epochs)}/{self.epochs}",
-            text=f"{text}  lr {rate:.1e}  {at.speed:.0f} img/s",
+            text=f"{text}  {at.speed:.0f} img/s",
         )
