@@ -93,6 +93,25 @@ def test_evaluate_is_the_definition(run: Path, toys: Path) -> None:
     assert result.metrics.mAP == pytest.approx(np.mean(precisions), abs=1e-9)
 
 
+def test_lists_leave_out_what_the_protocol_leaves_out(
+    run: Path, toys: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "market"
+    shutil.copytree(toys, root)
+    junk = next((root / "bounding_box_test").iterdir())
+    shutil.copy(junk, junk.with_name("-1_c1s1_000000_00.jpg"))
+    model = embedder.load(run)
+    for rule in ("drop", "keep"):
+        dataset = datasets.load("market1501", root, partial=True, same_camera=rule)
+        rows = evaluate.evaluate(model, dataset).rows(lists=3, top=36)
+        pictures = {s.path: s for s in (*dataset.query, *dataset.gallery)}
+        for row in rows:
+            query, hits = pictures[row.query], [pictures[h.path] for h in row.hits]
+            own = [h for h in hits if (h.pid, h.camid) == (query.pid, query.camid)]
+            assert all(h.pid != -1 for h in hits)
+            assert len(own) == (0 if rule == "drop" else 2)
+
+
 def test_flip_adds_the_mirrored_features(run: Path, toys: Path, tmp_path: Path) -> None:
     flipped = tmp_path / "run"
     shutil.copytree(run, flipped)
@@ -226,6 +245,10 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
         (["describe", "baseline", "method.dropout=2"], "method.dropout must be in [0, 1)"),
         (["describe", "baseline", "method.embedding=-5"], "method.embedding 0 or more"),
         (["evaluate", "hsv", "--option", "split=3"], "belong to --data"),
+        (
+            ["describe", "baseline", "method.backbone.name=osnet_x0_25", "preprocess.size=[1,1]"],
+            "pictures of 1 x 1 pixels do not fit",
+        ),
         (["evaluate", "/nowhere"], "not a run folder"),
         (["evaluate", "hsv"], "give --data and --root"),
         (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),

@@ -51,6 +51,8 @@ def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
         ("lr=1e-3", "Did you mean 'optimizer.lr'"),
         ("method.bnnek=false", "Did you mean 'method.bnneck'"),
         ("method.backbone.nam=resnet18", "Did you mean 'method.backbone.name'"),
+        ("method.backbone=resnet18", "Did you mean 'method.backbone.name'"),
+        ("optimizer=adam", "Did you mean 'optimizer.name'"),
         ("optimizer.lr=quick", "optimizer.lr"),
         ("optimizer.name=adan", "adamw"),
         ("schedule.epochs=3.5", "schedule.epochs"),

@@ -81,6 +81,9 @@ def describe(method: nn.Module, input_size: tuple[int, int] = (256, 128)) -> Des
         method.eval()
         with torch.no_grad(), _Watch(parameters) as watch:
             features = embed(images)
+    except RuntimeError as error:  # a map that shrinks to nothing
+        size = f"{input_size[0]} x {input_size[1]}"
+        raise InputError(f"pictures of {size} pixels do not fit this network: {error}") from error
     finally:
         for module, training in modes:
             module.training = training

@@ -98,20 +98,18 @@ class Evaluation:
             chosen.append(("Worst queries", _of_different_people(order[::-1], query, lists)))
         rows = []
         for group, picked in chosen:
-            labels: dict[str, Any] = {}
-            if self.dataset.protocol.same_camera == "drop":
-                labels = {
-                    "query_pids": _pids(query)[picked],
-                    "query_camids": _camids(query)[picked],
-                    "gallery_pids": _pids(gallery),
-                    "gallery_camids": _camids(gallery),
-                }
+            camids = _camids(gallery)
+            if self.dataset.protocol.same_camera == "keep":  # then no camera is anybody's own
+                camids = np.full_like(camids, -1)
             ranking = top_k(
                 self.query_features[picked],
                 self.gallery_features,
                 min(top, len(gallery)),
                 metric=self.model.metric,
-                **labels,
+                query_pids=_pids(query)[picked],
+                query_camids=_camids(query)[picked],
+                gallery_pids=_pids(gallery),
+                gallery_camids=camids,
             )
             for i, indices, scores in zip(picked, ranking.indices, ranking.scores, strict=True):
                 hits = [

@@ -419,7 +419,8 @@ def _check_key(key: str, known: set[str], where: str) -> None:
     if key in known or any(key.startswith(f"{k}.") for k in ("data.options",)):
         return
     last = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
-    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
+    near = [f"{key}.name"] if f"{key}.name" in known else []
+    near = near or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
     near = near or [last[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise RecipeError(
