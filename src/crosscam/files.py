@@ -11,19 +11,32 @@ from pathlib import Path
 
 from crosscam.errors import DiskError
 
-__all__ = ["disk_errors", "flush", "flush_folder", "sha256", "write_atomically"]
+__all__ = ["disk_errors", "flush", "flush_folder", "replacing", "sha256", "write_atomically"]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the text of ``path``; a crash leaves either the old text or the new."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, which becomes ``path`` when the block ends without an error.
+
+    A crash or an error leaves the old file as it was.
+
+    Raises:
+        DiskError: the disk is full or cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.writing")
     with disk_errors(path, "the file that was there" if path.exists() else "none"):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             flush(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the text of ``path``; a crash leaves either the old text or the new."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

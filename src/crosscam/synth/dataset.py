@@ -31,6 +31,7 @@ from PIL import Image
 
 from crosscam import __version__
 from crosscam.errors import DataError, InputError
+from crosscam.files import write_atomically
 from crosscam.synth.body import COCO, PARTS
 from crosscam.synth.camera import Camera, draw_camera
 from crosscam.synth.identity import draw_identity
@@ -197,7 +198,7 @@ def synthesize(
     (root / ".shards").mkdir(exist_ok=True)
     valid = Image.fromarray(texture_mask().astype(np.uint8) * 255)
     valid.save(root / "textures" / "valid.png")
-    path.write_text(manifest)
+    write_atomically(path, manifest)
     todo = [t for t in plan.tasks() if not _shard(root, *t).exists()]
     for _ in _track(_run(root, plan, todo, max(1, workers)), len(todo), progress):
         pass

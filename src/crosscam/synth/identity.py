@@ -67,8 +67,6 @@ class Outfit:
     shoes: tuple[Color, Color]  # upper, sole
     shaft: float  # canonical height shoes reach
     socks: Color | None
-    garment: str = ""  # name of a mesh of the asset folder that replaces the painted clothes
-    footwear: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from crosscam.errors import CheckpointError
-from crosscam.files import disk_errors, flush, flush_folder, sha256
+from crosscam.files import disk_errors, flush, flush_folder, replacing, sha256
 
 __all__ = ["Checkpoint", "latest", "latest_name", "load_weights", "save", "save_weights"]
 
@@ -114,21 +114,15 @@ def save_weights(
     Raises:
         DiskError: the disk is full or cannot be written; an earlier file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.writing")
-    with disk_errors(path, "the file that was there" if path.exists() else "none"):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {k: v.detach().contiguous().cpu() for k, v in tensors.items()},
-                temporary,
-                metadata=dict(metadata or {}),
-            )
-            flush(temporary)
-            digest = sha256(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return digest
+    with disk_errors(path, "none"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(
+            {k: v.detach().contiguous().cpu() for k, v in tensors.items()},
+            temporary,
+            metadata=dict(metadata or {}),
+        )
+        return sha256(temporary)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -169,9 +169,9 @@ def _train(
         half = use_bf16(engine.precision, device)
 
         # --- where we were --------------------------------------------------------------------
-        at = Position()
+        at, pictures = Position(), fingerprint(samples)
         if last is not None:
-            if last.state["data"] != fingerprint(samples):
+            if last.state["data"] != pictures:
                 raise CheckpointError(
                     f"the training pictures of {dataset.title} are not those that {run} was "
                     "started with. Restore them, or start a new run."
@@ -196,7 +196,7 @@ def _train(
                 groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
             if average is not None:
                 groups["ema"] = average.tensors
-            state = {"position": vars(at), "data": fingerprint(samples)}
+            state = {"position": vars(at), "data": pictures}
             checkpoint.save(run, at.step, groups, state)
 
         # --- the loop -------------------------------------------------------------------------
