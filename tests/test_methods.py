@@ -114,6 +114,16 @@ def test_every_parameter_learns(method: Method) -> None:
     assert not dead
 
 
+def test_updates_move_everything_and_name_their_losses_apart(method: Method) -> None:
+    method.train()
+    batch, names, moved = toy_batch(method), [], set()
+    for number, update in enumerate(method.updates()):
+        names += method(batch, number)
+        moved |= set(update.parameters())
+    assert len(names) == len(set(names))
+    assert moved >= {p for p in method.parameters() if p.requires_grad}
+
+
 def test_a_missing_prior_is_named(method: Method) -> None:
     batch = dataclasses.replace(toy_batch(method), priors={})
     if method.needs:

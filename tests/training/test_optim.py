@@ -57,7 +57,7 @@ def test_no_warm_up() -> None:
 
 def test_every_parameter_is_in_exactly_one_group() -> None:
     method = small(center=0.001)
-    optimizers = make_optimizers(method, OptimizerSettings(decay_all=False, backbone_lr=0.1))
+    [optimizers] = make_optimizers(method, OptimizerSettings(decay_all=False, backbone_lr=0.1))
     grouped = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     trainable = [p for p in method.parameters() if p.requires_grad]
     assert len(grouped) == len({id(p) for p in grouped})
@@ -66,7 +66,7 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
 
 def test_groups_follow_the_settings() -> None:
     method = small(center=0.001, center_lr=0.4)
-    main, centers = make_optimizers(
+    [[main, centers]] = make_optimizers(
         method, OptimizerSettings("sgd", decay_all=False, backbone_lr=0.1, weight_decay=0.03)
     )
     place = {id(p): g for g in main.param_groups for p in g["params"]}
@@ -82,7 +82,7 @@ def test_centers_move_by_plain_sgd_on_the_unweighted_gradient() -> None:
     """d/dc of mean |f - c|^2 is 2 (c - f) / B per member, whatever the weight of the loss."""
     method = small(center=0.001, center_lr=0.5, triplet=0.0)
     assert method.centers is not None
-    _, optimizer = make_optimizers(method, OptimizerSettings())
+    [[_, optimizer]] = make_optimizers(method, OptimizerSettings())
     features = torch.randn(4, method.dim)
     labels = torch.tensor([0, 0, 2, 3])
     before = method.centers.centers.detach().clone()

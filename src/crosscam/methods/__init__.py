@@ -14,7 +14,7 @@ import importlib.util
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ from crosscam.errors import RecipeError
 from crosscam.nn import backbones
 from crosscam.types import Batch, Prior
 
-__all__ = ["BackboneSettings", "Method", "available", "find", "unit"]
+__all__ = ["Adam", "BackboneSettings", "Method", "Update", "available", "find", "unit"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,29 @@ class BackboneSettings:
         )
 
 
+@dataclass(frozen=True)
+class Adam:
+    """An Adam at a constant rate, without decay, that a method keeps for one of its updates."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One of the optimizer steps that a batch makes.
+
+    Args:
+        losses: what it minimizes, as ``Method.losses``; names differ between updates.
+        parameters: what it moves, as ``nn.Module.parameters``; the rest stays as it is.
+        adam: None moves them by the optimizer of the recipe, at the rate of the recipe.
+    """
+
+    losses: Callable[[Batch], dict[str, Tensor]]
+    parameters: Callable[[], Iterable[nn.Parameter]]
+    adam: Adam | None = None
+
+
 class Method(nn.Module, ABC):
     """A way to learn features that tell people apart.
 
@@ -73,8 +96,14 @@ class Method(nn.Module, ABC):
     paper: ClassVar[str]
     """Title, venue and identifier of the paper."""
 
-    needs: ClassVar[frozenset[Prior]] = frozenset()
-    """The priors ``losses`` reads from a batch.  ``embed`` never sees one."""
+    needs: frozenset[Prior] = frozenset()
+    """The priors ``losses`` reads from a batch.  ``embed`` never sees one.
+
+    A constructor may narrow what its class says, where an option does without.
+    """
+
+    parts: tuple[str, ...] = ()
+    """What the channels of ``Prior.MASKS`` show, in order, if ``losses`` reads masks."""
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Training settings of the paper, by dotted recipe key; a recipe file starts from them."""
@@ -93,9 +122,13 @@ class Method(nn.Module, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named, already weighted scalars in float32; their sum is what training minimizes."""
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """``losses``, under the name that wrappers such as DistributedDataParallel call."""
-        return self.losses(batch)
+    def updates(self) -> tuple[Update, ...]:
+        """The optimizer steps that a batch makes, in order; one, of everything, by default."""
+        return (Update(self.losses, self.parameters),)
+
+    def forward(self, batch: Batch, update: int = 0) -> dict[str, Tensor]:
+        """The losses of one update, under the name that DistributedDataParallel calls."""
+        return self.updates()[update].losses(batch)
 
     def schedule(self, progress: float) -> None:
         """Told before every step how much of training is done, in [0, 1).

@@ -148,7 +148,7 @@ def _train(
         torch.manual_seed(recipe.seed)
         try:
             method = recipe.method.build(num_classes).to(device)
-            optimizers = make_optimizers(method, recipe.optimizer)
+            updates = make_optimizers(method, recipe.optimizer)
         except (ValueError, RuntimeError, TypeError) as error:
             raise RecipeError(
                 f"a setting of the method or optimizer does not fit: {error}"
@@ -160,11 +160,13 @@ def _train(
         learner: nn.Module = method
         if world > 1:
             learner = nn.parallel.DistributedDataParallel(
-                method, device_ids=[device.index] if device.type == "cuda" else None
+                method,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                find_unused_parameters=len(updates) > 1,
             )
         if engine.compile:
             learner = torch.compile(learner)  # type: ignore[assignment]
-        clipped = [p for group in optimizers[0].param_groups for p in group["params"]]
+        optimizers = [optimizer for update in updates for optimizer in update]
         average = Average(method, engine.ema) if engine.ema else None
         half = use_bf16(engine.precision, device)
 
@@ -217,18 +219,21 @@ def _train(
                     for optimizer in optimizers:
                         for group in optimizer.param_groups:
                             group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
-                        optimizer.zero_grad(set_to_none=True)
                     method.schedule(done / schedule.epochs)
                     torch.manual_seed(step_seed(recipe.seed, at.step, me))  # for dropout
-                    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                        terms: dict[str, Tensor] = learner(batch)
-                    watch.look(at, terms)
-                    total = torch.stack(list(terms.values())).sum()
-                    total.backward()  # type: ignore[no-untyped-call]
-                    if recipe.optimizer.clip:
-                        nn.utils.clip_grad_norm_(clipped, recipe.optimizer.clip)
-                    for optimizer in optimizers:
-                        optimizer.step()
+                    terms: dict[str, Tensor] = {}
+                    for number, update in enumerate(updates):
+                        method.zero_grad(set_to_none=True)
+                        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                            own: dict[str, Tensor] = learner(batch, number)
+                        watch.look(at, own)
+                        total = torch.stack(list(own.values())).sum()
+                        total.backward()  # type: ignore[no-untyped-call]
+                        if recipe.optimizer.clip:
+                            clip(update[0], recipe.optimizer.clip)
+                        for optimizer in update:
+                            optimizer.step()
+                        terms |= own
                     if average is not None:
                         average.update(method)
                     at.advance(len(batch) * world, time.monotonic() - tick)
@@ -287,6 +292,12 @@ def step_seed(seed: int, step: int, process: int) -> int:
     """Seed of the draws inside a step's forward pass (dropout), different for every step."""
     words = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
+
+
+def clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
+    """Scale the gradient of everything ``optimizer`` moves down to the length ``norm``."""
+    moved = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(moved, norm)
 
 
 def require_finite_weights(method: Method, at: Position, run: Path) -> None:

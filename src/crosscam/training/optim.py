@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,14 @@ def learning_rate(peak: float, schedule: ScheduleSettings, epoch: float) -> floa
     return peak
 
 
-def make_optimizers(method: Method, settings: OptimizerSettings) -> list[torch.optim.Optimizer]:
-    """The optimizer of the recipe, and one plain SGD per parameter that a method sets apart.
+def make_optimizers(
+    method: Method, settings: OptimizerSettings
+) -> list[list[torch.optim.Optimizer]]:
+    """The optimizers of every update of ``method``, in order.
 
-    A parameter of a submodule with a float ``own_sgd_lr`` (the centers of the center loss)
-    is moved by SGD at that fixed rate, without decay.
+    An update has the optimizer of the recipe, or the Adam that it names.  A parameter of a
+    submodule with a float ``own_sgd_lr`` (the centers of the center loss) is moved by a plain
+    SGD at that fixed rate, without decay, in every update that moves it.
     """
     own: dict[nn.Parameter, float] = {}
     for module in method.modules():
@@ -45,10 +48,29 @@ def make_optimizers(method: Method, settings: OptimizerSettings) -> list[torch.o
         if isinstance(rate, float):
             own |= dict.fromkeys(module.parameters(recurse=False), rate)
     backbone = {p for n, p in method.named_parameters() if n.startswith("backbone.")}
+    made: list[list[torch.optim.Optimizer]] = []
+    for update in method.updates():
+        moved = [p for p in update.parameters() if p.requires_grad]
+        rest = [p for p in moved if p not in own]
+        if update.adam is None:
+            optimizers = [_of_recipe(rest, backbone, settings)]
+        else:
+            rate = update.adam.lr
+            group = {"params": rest, "lr_factor": 1.0, "fixed_lr": rate}
+            optimizers = [torch.optim.Adam([group], rate, betas=update.adam.betas)]
+        for parameter in (p for p in moved if p in own):
+            rate = own[parameter]
+            group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate}
+            optimizers.append(torch.optim.SGD([group], rate))
+        made.append(optimizers)
+    return made
+
+
+def _of_recipe(
+    parameters: Iterable[nn.Parameter], backbone: set[nn.Parameter], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in method.parameters():
-        if not parameter.requires_grad or parameter in own:
-            continue
+    for parameter in parameters:
         decay = settings.weight_decay if settings.decay_all or parameter.ndim > 1 else 0.0
         factor = settings.backbone_lr if parameter in backbone else 1.0
         groups.setdefault((decay, factor), []).append(parameter)
@@ -56,27 +78,14 @@ def make_optimizers(method: Method, settings: OptimizerSettings) -> list[torch.o
         {"params": p, "weight_decay": decay, "lr_factor": factor, "fixed_lr": 0.0}
         for (decay, factor), p in groups.items()
     ]
-    optimizers: list[torch.optim.Optimizer] = []
     if settings.name == "sgd":
-        optimizers.append(
-            torch.optim.SGD(
-                made,
-                settings.lr,
-                momentum=settings.momentum,
-                nesterov=settings.nesterov,
-            )
+        return torch.optim.SGD(
+            made, settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
         )
-    elif settings.name == "adamw":
-        optimizers.append(torch.optim.AdamW(made, settings.lr, betas=settings.betas))
-    else:
-        amsgrad = settings.name == "amsgrad"
-        optimizers.append(
-            torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad)
-        )
-    for parameter, rate in own.items():
-        group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate}
-        optimizers.append(torch.optim.SGD([group], rate))
-    return optimizers
+    if settings.name == "adamw":
+        return torch.optim.AdamW(made, settings.lr, betas=settings.betas)
+    amsgrad = settings.name == "amsgrad"
+    return torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad)
 
 
 class Average:
