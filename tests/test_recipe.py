@@ -37,6 +37,15 @@ def test_command_line_beats_file_beats_method(tmp_path: Path) -> None:
     assert recipe.data.options == {"boxes": "detected", "split": 3}
 
 
+def test_test_pictures_may_be_resized_another_way() -> None:
+    recipe = parse(None, ["preprocess.size=[96,48]"])
+    assert recipe.test_preprocess == recipe.preprocess
+    recipe = parse(None, ["preprocess.size=[96,48]", "test.interpolation=bicubic"])
+    assert recipe.preprocess.interpolation == "bilinear"
+    assert recipe.test_preprocess.interpolation == "bicubic"
+    assert recipe.test_preprocess.size == (96, 48)
+
+
 def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("method: baseline\nseed: 7\n")

@@ -139,7 +139,7 @@ def of_method(
 
     return Embedder(
         name or recipe.method.name,
-        recipe.preprocess,
+        recipe.test_preprocess,
         function,
         recipe.test.metric,
         recipe.test.ap,

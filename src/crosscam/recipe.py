@@ -194,11 +194,13 @@ class TestSettings:
 
     Args:
         flip: add the features of the mirrored picture before normalizing.
+        interpolation: of the resize at test, if it differs from training.
         ap: the AP rule that is called mAP; both are always reported by name.
         metric: distance between features.
     """
 
     flip: bool = False
+    interpolation: Literal["same", "bilinear", "bicubic"] = "same"
     ap: Literal["rank-precision", "trapezoid"] = "rank-precision"
     metric: Literal["cosine", "euclidean"] = "cosine"
 
@@ -248,6 +250,13 @@ class Recipe:
     schedule: ScheduleSettings
     engine: EngineSettings
     test: TestSettings
+
+    @property
+    def test_preprocess(self) -> Preprocess:
+        """The preprocessing of what is deployed."""
+        if self.test.interpolation == "same":
+            return self.preprocess
+        return dataclasses.replace(self.preprocess, interpolation=self.test.interpolation)
 
     def to_yaml(self) -> str:
         """All settings as YAML that :func:`parse` reads back to an equal recipe."""
