@@ -242,6 +242,19 @@ class TestCrossEntropy:
         torch.testing.assert_close(cross_entropy(logits, targets, 0.1), want)
 
     @pytest.mark.parametrize("form", ["uniform", "others"])
+    def test_weights_multiply_the_terms_of_rows(self, form: str) -> None:
+        logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+        weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0])
+        naive = sum(
+            w * cross_entropy(row[None], target[None], 0.1, form=form)
+            for w, row, target in zip(weights, logits, targets, strict=True)
+        )
+        got = cross_entropy(logits, targets, 0.1, form=form, weights=weights)
+        torch.testing.assert_close(got, naive / 6)
+        with pytest.raises(InputError, match="weights"):
+            cross_entropy(logits, targets, weights=weights[:3])
+
+    @pytest.mark.parametrize("form", ["uniform", "others"])
     def test_gradients(self, form: str) -> None:
         logits, targets = toy(4, 6)
 

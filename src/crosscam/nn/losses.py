@@ -114,6 +114,7 @@ def cross_entropy(
     smoothing: float = 0.0,
     *,
     form: Literal["uniform", "others"] = "uniform",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of [B, N] logits against softened labels, mean over the batch.
 
@@ -126,6 +127,7 @@ def cross_entropy(
         targets: [B] int64 in 0..N-1.
         smoothing: e in [0, 1).
         form: which of the two.
+        weights: [B] factors on the rows' terms; the mean stays over all B rows.
 
     Returns:
         Scalar, float32.
@@ -139,10 +141,16 @@ def cross_entropy(
         raise InputError(f"smoothing must be in [0, 1), got {smoothing}.")
     if form not in ("uniform", "others"):
         raise InputError(f"form must be 'uniform' or 'others', got {form!r}.")
+    if weights is not None and weights.shape != targets.shape:
+        raise InputError(
+            f"weights must be [B] to match logits {list(logits.shape)}, got {list(weights.shape)}."
+        )
     n = logits.shape[1]
     _require_classes(targets, n)
     with torch.autocast(logits.device.type, enabled=False):
         log_p = F.log_softmax(_float(logits), dim=1)
+        if weights is not None:
+            log_p = log_p * weights[:, None]
         true = -log_p.gather(1, targets[:, None]).squeeze(1)  # [B]
         if smoothing == 0.0 or (form == "others" and n == 1):
             return true.mean()

@@ -71,7 +71,10 @@ class SyncBatchNorm(nn.Module):
             unbiased = variance * (count / (count - 1).clamp(min=1))
             self.running_mean.lerp_(mean.detach(), float(momentum))
             self.running_var.lerp_(unbiased.detach(), float(momentum))
-        scale = torch.rsqrt(variance + self.eps) * self.weight
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is None:
+            return (centered * scale.view(shape)).to(x.dtype)
+        scale = scale * self.weight
         return (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
