@@ -8,6 +8,7 @@
     │   └── RecipeError         a setting is unknown, mistyped or contradictory
     ├── MissingExtraError       an optional package is needed for this (also an ImportError)
     ├── CheckpointError         a run folder or weights file cannot be read or does not fit
+    ├── GalleryError            a gallery cannot be opened, is in use or does not fit the model
     ├── DiskError               a file cannot be written (the disk is full or read-only)
     └── TrainingError           training cannot go on (a loss is not finite)
 
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "DiskError",
     "FeatureError",
+    "GalleryError",
     "ImageError",
     "InputError",
     "MissingExtraError",
@@ -61,6 +63,10 @@ class MissingExtraError(CrosscamError, ImportError):
 
 class CheckpointError(CrosscamError):
     """A run folder or weights file cannot be read or does not fit."""
+
+
+class GalleryError(CrosscamError):
+    """A gallery cannot be opened, is in use by another process or does not fit the model."""
 
 
 class DiskError(CrosscamError):
