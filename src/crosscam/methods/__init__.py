@@ -111,6 +111,9 @@ class Method(nn.Module, ABC):
     dim: int
     """Length D of the vector that ``embed`` returns."""
 
+    slices: Mapping[str, slice] = {}
+    """Which entries of that vector describe which body part, top to bottom; empty if none do."""
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] (float32, RGB, normalized) to unit vectors [B, D] float32.
@@ -129,6 +132,14 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, update: int = 0) -> dict[str, Tensor]:
         """The losses of one update, under the name that DistributedDataParallel calls."""
         return self.updates()[update].losses(batch)
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """What there is to see of how pictures [B, 3, H, W] are read, besides the backbone's maps.
+
+        By name, maps [B, h, w] of 0 and more that are laid over the pictures, or pictures
+        [B, 3, h, w] in [0, 1].  Called in evaluation mode, without gradients.
+        """
+        return {}
 
     def schedule(self, progress: float) -> None:
         """Told before every step how much of training is done, in [0, 1).
