@@ -22,7 +22,7 @@ LAYERS = [
     {"recipe", "priors"},
     {"training"},
     {"embedder", "describe", "viz"},
-    {"evaluate", "search"},
+    {"evaluate", "search", "calibrate"},
     {"cli"},
     {"__main__"},
 ]

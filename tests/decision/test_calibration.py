@@ -50,11 +50,15 @@ def test_search_alarms_are_the_mean_over_all_galleries() -> None:
             assert got[place] == pytest.approx(np.mean(binned), abs=1e-12)
 
 
-def test_more_strangers_than_there_are_count_as_drawn_again() -> None:
-    scores = np.array([[0.0, 0.5]], np.float32)
-    got = search_alarms(scores, 7)[0]
-    assert got[int(1.2 * BINS / 2)] == pytest.approx(1 - 0.5**7)
-    assert got[int(1.8 * BINS / 2)] == 0.0
+def test_beyond_the_strangers_there_are_the_threshold_is_on_the_safe_side() -> None:
+    """Learned from 15 people and held against galleries of 60 of the same kind."""
+    few = fit(collect(*people(0, 15)), model="m", data="d")
+    q, qp, _, g, gp, _ = people(11, 61)
+    alarms = [
+        max((q[i] @ g.T)[gp != qp[i]]) > few.threshold(0.3, people=60).score for i in range(len(q))
+    ]
+    assert np.mean(alarms) <= 0.4
+    assert few.threshold(0.3, people=60).score > few.threshold(0.3, people=14).score
 
 
 def test_pair_thresholds_are_the_lowest_edges_that_keep_the_promise(

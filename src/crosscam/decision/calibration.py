@@ -265,9 +265,9 @@ def fit(trials: Trials, *, model: str, data: str, seed: int = 0) -> Calibration:
             _MIDDLES[strangers > 0],
             strangers[strangers > 0].astype(np.float64),
         )
-        for size in _SIZES:
-            found = _search_thresholds(trials, size, weights)
-            search.append((size, found))
+        least = int((~np.isnan(trials.best_other)).sum(1).min())
+        for size in sorted({*_SIZES, least}):
+            search.append((size, _search_thresholds(trials, size, least, weights)))
     seen = np.cumsum(other) / other.sum()
     quantiles = EDGES[
         np.searchsorted(seen, np.maximum(_QUANTILES, 1e-12), "left").clip(0, BINS - 1)
@@ -293,8 +293,7 @@ def search_alarms(best_other: npt.NDArray[np.float32], people: int) -> Floats:
 
     ``best_other`` [Q, M] holds every query's best score with each stranger, NaN where there is
     none.  ``people`` of a query's m strangers are drawn without replacement: with k of them at or
-    above, P = 1 - C(m - k, n) / C(m, n).  Where more are asked for than there are, with
-    replacement: 1 - (1 - k / m)^n.
+    above, P = 1 - C(m - k, n) / C(m, n).
     """
     out = np.empty((len(best_other), BINS))
     for row, scores in enumerate(best_other):
@@ -302,14 +301,12 @@ def search_alarms(best_other: npt.NDArray[np.float32], people: int) -> Floats:
         m = len(valid)
         counts = np.bincount(bin_of(valid), minlength=BINS)
         k = np.cumsum(counts[::-1])[::-1]  # at or above the lower edge of the bin
-        if people <= m:
-            # log C(m - k, n) - log C(m, n), looked up because k is one of 0..m
-            i = np.arange(m)
-            steps = np.where(m - i - people > 0, m - i - people, np.nan) / (m - i)
-            logs = np.concatenate([[0.0], np.cumsum(np.log(steps))])
-            out[row] = 1.0 - np.exp(np.nan_to_num(logs, nan=-np.inf))[k]
-        else:
-            out[row] = 1.0 - (1.0 - k / max(m, 1)) ** people
+        # log C(m - k, n) - log C(m, n), looked up because k is one of 0..m
+        i = np.arange(m)
+        left = np.where(m - i - people > 0, m - i - people, 0) / (m - i)
+        with np.errstate(divide="ignore"):
+            logs = np.concatenate([[0.0], np.cumsum(np.log(left))])
+        out[row] = 1.0 - np.exp(logs)[k]
     return out
 
 
@@ -329,13 +326,26 @@ def _pair_thresholds(trials: Trials, weights: Floats) -> tuple[Threshold, ...]:
     return _lowest(above / above[:, :1], int(trials.other.sum()))
 
 
-def _search_thresholds(trials: Trials, people: int, weights: Floats) -> tuple[Threshold, ...]:
-    alarms = search_alarms(trials.best_other, people)
-    by_person = np.zeros((trials.people, BINS))
-    np.add.at(by_person, trials.query_person, alarms)
+def _search_thresholds(
+    trials: Trials, people: int, strangers: int, weights: Floats
+) -> tuple[Threshold, ...]:
+    """Thresholds of a search among ``people``; every query has ``strangers`` or more to draw.
+
+    Beyond that, strangers of all queries are put together: 1 - (1 - p)^n with p the share of them
+    at or above.  Queries differ, and the mean over them of 1 - (1 - p_q)^n is no larger (Jensen),
+    so such a threshold is on the safe side.
+    """
     counts = np.bincount(trials.query_person, minlength=trials.people)
-    rates = (weights @ by_person) / (weights @ counts)[:, None]
-    strangers = int((~np.isnan(trials.best_other)).sum(1).min())
+    hits = np.zeros((trials.people, BINS))
+    if people <= strangers:
+        np.add.at(hits, trials.query_person, search_alarms(trials.best_other, people))
+        rates = (weights @ hits) / (weights @ counts)[:, None]
+    else:
+        valid = ~np.isnan(trials.best_other)
+        rows = np.broadcast_to(trials.query_person[:, None], valid.shape)[valid]
+        np.add.at(hits, (rows, bin_of(trials.best_other[valid])), 1.0)
+        above = weights @ np.cumsum(hits[:, ::-1], 1)[:, ::-1]
+        rates = -np.expm1(people * np.log1p(-np.minimum(above / above[:, :1], 1 - 1e-15)))
     return _lowest(rates, len(trials.best_other), beyond=people > strangers)
 
 
