@@ -23,13 +23,13 @@ SIZE = (64, 32)
 CLASSES = 8
 
 
-def build(name: str) -> Method:
+def build(name: str, **regularizer: Any) -> Method:
     """The method with a small backbone and otherwise its own defaults."""
     torch.manual_seed(0)
     cls = find(name)
     default = inspect.signature(cls).parameters["backbone"].default
     small = dataclasses.replace(default, name="resnet18", width=0.25)
-    return cls(CLASSES, backbone=small)
+    return cls(CLASSES, backbone=small, **regularizer)
 
 
 def toy_batch(method: Method, people: int = CLASSES, images: int = 4) -> Batch:
@@ -122,6 +122,30 @@ def test_updates_move_everything_and_name_their_losses_apart(method: Method) -> 
         moved |= set(update.parameters())
     assert len(names) == len(set(names))
     assert moved >= {p for p in method.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_method_takes_the_gradient_regularizer(name: str) -> None:
+    regularized = build(name, msgr=0.01).train()
+    batch = toy_batch(regularized)
+    terms = regularized(batch)
+    plain = build(name).train()(batch)
+    assert set(terms) == {*plain, "msgr"}
+    for key in plain:
+        torch.testing.assert_close(terms[key], plain[key])
+    assert terms["msgr"].dtype == torch.float32
+    torch.testing.assert_close(terms["msgr"].detach(), 0.01 * regularized.figures["msgr_gradient"])
+    terms["msgr"].backward()
+    assert all(float(p.grad.norm()) > 0 for p in regularized.backbone.stage(3).parameters())
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_method_trains_against_the_worst_perturbation(name: str) -> None:
+    moved = build(name, msgr=0.5, msgr_adversarial=True).train()
+    batch = toy_batch(moved)
+    terms, plain = moved(batch), build(name).train()(batch)
+    assert set(terms) == set(plain)
+    assert float(sum(terms.values())) > float(sum(plain.values()))
 
 
 def test_a_missing_prior_is_named(method: Method) -> None:

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
 from crosscam.nn import backbones
+from crosscam.nn.msgr import GradientRegularizer
 from crosscam.types import Batch, Prior
 
 __all__ = ["Adam", "BackboneSettings", "Method", "Update", "available", "find", "unit"]
@@ -88,9 +89,20 @@ class Method(nn.Module, ABC):
     """A way to learn features that tell people apart.
 
     The constructor takes ``num_classes`` (training identities) first and everything else as
-    keywords whose defaults are the paper's values.  Two functions are all the rest of the
-    package calls: ``embed`` for use and ``losses`` for learning.  Neither looks at
+    keywords whose defaults are the paper's values.  It ends with ``**regularizer: Any``, which
+    it hands to this class: the keywords below, for every method.  Two functions are all the rest
+    of the package calls: ``embed`` for use and ``losses`` for learning.  Neither looks at
     ``self.training``; batch normalization is the only layer that does.
+
+    Args:
+        msgr: weight lambda of the multi-scale gradient regularizer (its paper: 0.01); 0 is off.
+        msgr_stages: where it acts: 0 the input, 1 to 4 the stages of the backbone.
+        msgr_norm: norm q of the gradients: 1, 2 or inf.
+        msgr_square: penalize the squared norm.
+        msgr_scale: take the gradient of each picture's own loss ("sample"), or of the mean over
+            the batch ("batch").
+        msgr_adversarial: instead of the penalty, learn from stage maps that are moved by the
+            worst perturbation of length msgr.
     """
 
     paper: ClassVar[str]
@@ -114,6 +126,34 @@ class Method(nn.Module, ABC):
     slices: Mapping[str, slice] = {}
     """Which entries of that vector describe which body part, top to bottom; empty if none do."""
 
+    figures: Mapping[str, Tensor]
+    """What else the last batch gave the log: scalars that are not losses."""
+
+    def __init__(
+        self,
+        *,
+        msgr: float = 0.0,
+        msgr_stages: tuple[int, ...] = (1, 2),
+        msgr_norm: Literal[1, 2, "inf"] = 2,
+        msgr_square: bool = False,
+        msgr_scale: Literal["sample", "batch"] = "sample",
+        msgr_adversarial: bool = False,
+    ) -> None:
+        super().__init__()
+        self.figures = {}
+        self.regularizer = (
+            GradientRegularizer(
+                msgr,
+                msgr_stages,
+                msgr_norm,
+                square=msgr_square,
+                scale=msgr_scale,
+                adversarial=msgr_adversarial,
+            )
+            if msgr
+            else None
+        )
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] (float32, RGB, normalized) to unit vectors [B, D] float32.
@@ -130,8 +170,12 @@ class Method(nn.Module, ABC):
         return (Update(self.losses, self.parameters),)
 
     def forward(self, batch: Batch, update: int = 0) -> dict[str, Tensor]:
-        """The losses of one update, under the name that DistributedDataParallel calls."""
-        return self.updates()[update].losses(batch)
+        """The losses of one update, the first of them regularized: what training calls."""
+        losses = self.updates()[update].losses
+        if update or self.regularizer is None:
+            return losses(batch)
+        terms, self.figures = self.regularizer(losses, batch, getattr(self, "backbone", None))
+        return terms
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """What there is to see of how pictures [B, 3, H, W] are read, besides the backbone's maps.

@@ -48,6 +48,7 @@ class Baseline(Method):
         triplet_from: share of training, in [0, 1), after which the triplet joins.
         center: weight of the center loss; 0 turns it off.
         center_lr: learning rate of the centers' own SGD.
+        regularizer: keywords of ``Method``.
     """
 
     paper: ClassVar[str] = (
@@ -79,8 +80,9 @@ class Baseline(Method):
         triplet_from: float = 0.0,
         center: float = 0.0005,
         center_lr: float = 0.5,
+        **regularizer: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**regularizer)
         if not 0.0 <= triplet_from < 1.0:
             raise RecipeError(f"method.triplet_from must be in [0, 1), got {triplet_from}.")
         if not 0.0 <= dropout < 1.0 or embedding < 0:

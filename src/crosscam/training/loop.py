@@ -165,6 +165,11 @@ def _train(
                 find_unused_parameters=len(updates) > 1,
             )
         if engine.compile:
+            if method.regularizer is not None:
+                raise RecipeError(
+                    "engine.compile=true makes a step that cannot be differentiated twice, which "
+                    "method.msgr needs. Leave one of them at its default."
+                )
             learner = torch.compile(learner)  # type: ignore[assignment]
         optimizers = [optimizer for update in updates for optimizer in update]
         average = Average(method, engine.ema) if engine.ema else None
@@ -239,7 +244,7 @@ def _train(
                     at.advance(len(batch) * world, time.monotonic() - tick)
                     if at.step % engine.log_every == 0:
                         watch.flush()
-                        log.write(at, rate, terms)
+                        log.write(at, rate, terms, method.figures)
                     bar.show(done + 1 / steps, at, terms)
                     stopped = agree(stop(), world, device)
                     due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes

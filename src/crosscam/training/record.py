@@ -93,8 +93,14 @@ class Log:
         if self.writer is not None:
             self.writer.close()
 
-    def write(self, at: Position, rate: float, terms: Mapping[str, Tensor]) -> None:
-        """Log learning rate, speed and the loss terms of the step just made."""
+    def write(
+        self,
+        at: Position,
+        rate: float,
+        terms: Mapping[str, Tensor],
+        figures: Mapping[str, Tensor],
+    ) -> None:
+        """Log learning rate, speed, the loss terms of the step just made and other figures."""
         if self.file is None:
             return
         values = {name: float(term.detach()) for name, term in terms.items()}
@@ -106,6 +112,7 @@ class Log:
                 "images_per_second": round(at.speed, 1),
                 "loss": sum(values.values()),
                 **values,
+                **{name: float(figure) for name, figure in figures.items()},
             }
         )
 
