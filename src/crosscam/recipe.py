@@ -24,6 +24,7 @@ from crosscam.data.augment import Augment
 from crosscam.errors import InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.methods import Method, find
+from crosscam.types import Prior
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -59,6 +60,32 @@ class DataSettings:
             if value:
                 object.__setattr__(self, key, str(Path(value).expanduser().absolute()))
         _require("data.budget_gb", self.budget_gb, self.budget_gb >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """Where the masks, keypoints or textures of a method that needs some are.
+
+    Args:
+        root: folder that `crosscam prior` wrote for this data set; rendered people need none.
+        masks: producer of the masks, where the folder has those of several.
+        keypoints: producer of the keypoints, likewise.
+        texture: producer of the textures, likewise.
+    """
+
+    root: str = ""
+    masks: str = ""
+    keypoints: str = ""
+    texture: str = ""
+
+    def __post_init__(self) -> None:
+        if self.root:
+            object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))
+
+    @property
+    def producers(self) -> dict[Prior, str]:
+        """The producers that were named, by kind."""
+        return {kind: getattr(self, kind.value) for kind in Prior}
 
 
 @dataclass(frozen=True)
@@ -226,6 +253,7 @@ def _require(key: str, value: object, holds: bool, need: str) -> None:
 
 _SECTIONS: dict[str, type] = {
     "data": DataSettings,
+    "priors": PriorSettings,
     "preprocess": Preprocess,
     "augment": Augment,
     "sampler": SamplerSettings,
@@ -243,6 +271,7 @@ class Recipe:
     seed: int
     method: MethodSettings
     data: DataSettings
+    priors: PriorSettings
     preprocess: Preprocess
     augment: Augment
     sampler: SamplerSettings

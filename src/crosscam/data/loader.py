@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,20 @@ from crosscam.errors import InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.types import Batch, Prior
 
-__all__ = ["TrainLoader"]
+__all__ = ["Rows", "TrainLoader"]
+
+
+class Rows(Protocol):
+    """N rows of a prior, taken by index; a tensor [N, ...] is one."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows come from, and where the index must be."""
+
+    def __len__(self) -> int: ...
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """Rows ``index`` [B] of dimension 0, as a tensor on ``device``."""
 
 
 class TrainLoader:
@@ -37,7 +51,7 @@ class TrainLoader:
         device: where batches are wanted.
         rank: number of this process.
         world: number of processes.
-        priors: by kind, [N, ...] tensors that go along with the pictures.
+        priors: by kind, N rows that go along with the pictures.
         flip_pairs: what a mirror exchanges in them.
 
     Raises:
@@ -57,7 +71,7 @@ class TrainLoader:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
-        priors: Mapping[Prior, Tensor] | None = None,
+        priors: Mapping[Prior, Rows] | None = None,
         flip_pairs: FlipPairs | None = None,
     ) -> None:
         n = len(images)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ from crosscam.errors import CheckpointError, RecipeError, TrainingError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.nn import sync
+from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
@@ -131,6 +133,28 @@ def _train(
         sampler = make_sampler(
             recipe.sampler.kind, labels, recipe.sampler.people, recipe.sampler.images, recipe.seed
         )
+
+        # --- method, optimizers, average ------------------------------------------------------
+        torch.manual_seed(recipe.seed)
+        try:
+            method = recipe.method.build(num_classes).to(device)
+            updates = make_optimizers(method, recipe.optimizer)
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise RecipeError(
+                f"a setting of the method or optimizer does not fit: {error}"
+            ) from error
+        priors = gather(
+            method.needs,
+            method.parts,
+            dataset,
+            folder=Path(recipe.priors.root) if recipe.priors.root else None,
+            producers=recipe.priors.producers,
+            cache=Path(recipe.data.cache or run / "cache"),
+            size=recipe.preprocess.size,
+            device=device,
+        )
+        if progress and me == 0 and priors.report:
+            print(priors.text(), file=sys.stderr)
         loader = TrainLoader(
             store.to(device),
             labels,
@@ -142,17 +166,9 @@ def _train(
             device=device,
             rank=me,
             world=world,
+            priors=priors.rows,
+            flip_pairs=priors.flip_pairs,
         )
-
-        # --- method, optimizers, average ------------------------------------------------------
-        torch.manual_seed(recipe.seed)
-        try:
-            method = recipe.method.build(num_classes).to(device)
-            updates = make_optimizers(method, recipe.optimizer)
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise RecipeError(
-                f"a setting of the method or optimizer does not fit: {error}"
-            ) from error
         if engine.channels_last:
             method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine.sync_batchnorm and world > 1:
@@ -183,6 +199,11 @@ def _train(
                     f"the training pictures of {dataset.title} are not those that {run} was "
                     "started with. Restore them, or start a new run."
                 )
+            if last.state.get("priors", {}) != priors.versions:
+                raise CheckpointError(
+                    f"the priors of {dataset.title} are not those that {run} was started with "
+                    f"({last.state.get('priors', {})}). Restore them, or start a new run."
+                )
             at = Position(**last.state["position"])
             method.load_state_dict(last.tensors["weights"])
             for number, optimizer in enumerate(optimizers):
@@ -192,6 +213,8 @@ def _train(
         if me == 0:  # from here on the folder is a run that can be resumed
             write_atomically(run / "recipe.yaml", recipe.to_yaml())
             first_card(run, recipe, dataset, num_classes, method)
+            if priors.report:
+                update_card(run, {"priors": priors.report})
 
         def save() -> None:
             watch.flush()
@@ -203,7 +226,7 @@ def _train(
                 groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
             if average is not None:
                 groups["ema"] = average.tensors
-            state = {"position": vars(at), "data": pictures}
+            state = {"position": vars(at), "data": pictures, "priors": priors.versions}
             checkpoint.save(run, at.step, groups, state)
 
         # --- the loop -------------------------------------------------------------------------

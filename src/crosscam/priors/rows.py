@@ -1,0 +1,231 @@
+"""Priors as the training loader takes them: rows that go along with the pictures of a batch.
+
+Nothing is unpacked beforehand.  Held are the label maps (h * w bytes a picture: 8 KB at 128 x 64,
+106 MB for Market-1501), the keypoints (102 bytes a picture) and the textures (196 KB each), all
+of them memory-mapped, so that the system may drop their pages; a batch of B pictures makes
+B * K * h * w bytes of masks or B * 786 KB of textures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crosscam.data.augment import FlipPairs
+from crosscam.data.loader import Rows
+from crosscam.errors import DataError
+from crosscam.priors import labels, rendered, store
+from crosscam.types import Dataset, Prior
+
+__all__ = ["Gathered", "KeypointRows", "MaskRows", "TextureRows", "gather"]
+
+
+class MaskRows:
+    """Label maps of N pictures, unpacked to the channels of a method batch by batch."""
+
+    def __init__(
+        self,
+        maps: npt.NDArray[np.uint8],
+        rows: npt.NDArray[np.int64],
+        table: npt.NDArray[np.uint8],
+        device: torch.device,
+    ) -> None:
+        self.maps = _placed(maps, device)
+        self.device = self.maps.device
+        self.rows = torch.from_numpy(rows).to(self.device)
+        self.table = torch.from_numpy(table).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """uint8 [B, K, h, w], 255 where a channel is; all zero for pictures without masks."""
+        rows = self.rows.index_select(dim, index)
+        maps = self.maps.index_select(0, rows.clamp(min=0))
+        maps = maps * (rows >= 0)[:, None, None]  # label 0 is the background
+        return self.table[maps.int()].permute(0, 3, 1, 2)
+
+
+class KeypointRows:
+    """Keypoints of N pictures, in pixels of the training picture."""
+
+    def __init__(
+        self,
+        points: npt.NDArray[np.float16],
+        rows: npt.NDArray[np.int64],
+        size: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        height, width = size
+        found = np.asarray(points[np.maximum(rows, 0)], np.float32)
+        found[..., 0] = found[..., 0] * width - 0.5
+        found[..., 1] = found[..., 1] * height - 0.5
+        found[rows < 0] = 0
+        self.points = torch.from_numpy(found).to(device)
+        self.device = self.points.device
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """float32 [B, J, 3]; visibility 0 for joints and pictures that have none."""
+        return self.points.index_select(dim, index)
+
+
+class TextureRows:
+    """Textures of N pictures, of which several may have the same."""
+
+    def __init__(
+        self, textures: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], device: torch.device
+    ) -> None:
+        self.textures = _placed(textures, device)
+        self.device = self.textures.device
+        self.rows = torch.from_numpy(rows).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """float32 [B, 3, T, T] in [-1, 1]; all NaN for pictures without a texture."""
+        rows = self.rows.index_select(dim, index)
+        found = self.textures.index_select(0, rows.clamp(min=0)).permute(0, 3, 1, 2)
+        values = found.float().sub_(127.5).div_(127.5)
+        return values.masked_fill_((rows < 0)[:, None, None, None], torch.nan)
+
+
+def _placed(values: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """In device memory where a third of what is free is enough, else where they lie."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if tensor.numel() < free // 3:
+            return tensor.to(device)
+    return tensor
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The priors of a training set."""
+
+    rows: Mapping[Prior, Rows] = field(default_factory=dict)
+    flip_pairs: FlipPairs = field(default_factory=dict)
+    report: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What decides the values, by kind."""
+        return {kind: f"{r['producer']} {r['version']}" for kind, r in self.report.items()}
+
+    def text(self) -> str:
+        """A line for each kind: who made it, and how many pictures go without."""
+        return "\n".join(
+            f"{kind} by {r['producer']} ({r['version']}): {r['with']:,} pictures, "
+            f"{r['without']:,} without"
+            for kind, r in self.report.items()
+        )
+
+
+def gather(
+    needs: frozenset[Prior],
+    parts: Sequence[str],
+    dataset: Dataset,
+    *,
+    folder: Path | None,
+    producers: Mapping[Prior, str],
+    cache: Path,
+    size: tuple[int, int],
+    device: torch.device,
+) -> Gathered:
+    """What a method needs next to the training pictures of ``dataset``.
+
+    Args:
+        needs: kinds of prior.
+        parts: channels of the masks.
+        dataset: its training pictures, in order, are the rows.
+        folder: of the data set's priors; None if there is none, which rendered people can do
+            without: their ground truth is taken.
+        producers: which producer's to take where the folder has several.
+        cache: folder where the ground truth of rendered people is unpacked.
+        size: height and width of the training pictures.
+        device: where batches are wanted.
+
+    Raises:
+        DataError: a prior is missing; the message names the command that makes it.
+    """
+    samples, home = dataset.require_train(), dataset.root
+    rows: dict[Prior, Rows] = {}
+    pairs: dict[Prior, Sequence[tuple[int, int]]] = {}
+    report: dict[str, dict[str, Any]] = {}
+    for kind in sorted(needs, key=lambda k: k.value):
+        found = store.find(folder, kind, producers.get(kind, "")) if folder else None
+        if found is None:
+            if dataset.name != "rendered":
+                raise DataError(_missing(kind, dataset, folder))
+            digest = hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:8]
+            found = rendered.make(cache / f"priors-{digest}", dataset, samples, kind)
+        row = found.require(samples, home)
+        if kind is Prior.MASKS:
+            if not parts:
+                raise DataError("a method that needs masks must say of which parts (parts = ...).")
+            table = labels.channel_table(found.names, parts)
+            rows[kind] = MaskRows(found.values, row, table, device)
+            pairs[kind] = labels.mirrored(parts)
+            usable = _any(found.values, row)
+        elif kind is Prior.KEYPOINTS:
+            rows[kind] = KeypointRows(found.values, row, size, device)
+            pairs[kind] = labels.mirrored(found.names)
+            usable = _any(found.values[..., 2], row)
+        else:
+            rows[kind] = TextureRows(found.values, row, device)
+            usable = row >= 0
+        if not usable.any():
+            raise DataError(
+                f"not one training picture of {dataset.title} has usable {kind.value} by "
+                f"{found.producer}: they are all empty. Look at them: "
+                f"crosscam prior show {dataset.name} --root {home} --priors "
+                f"{folder or 'PRIORS'}"
+            )
+        report[kind.value] = {
+            "producer": found.producer,
+            "version": found.about["version"],
+            "with": int(usable.sum()),
+            "without": int((~usable).sum()),
+        }
+    return Gathered(rows, pairs, report)
+
+
+def _any(values: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """[N] whether a picture's row has anything but zeros; read in blocks."""
+    full = np.concatenate(
+        [
+            (values[i : i + 1024] != 0).reshape(len(values[i : i + 1024]), -1).any(1)
+            for i in range(0, len(values), 1024)
+        ]
+    )
+    usable: npt.NDArray[np.bool_] = full[np.maximum(rows, 0)] & (rows >= 0)
+    return usable
+
+
+def _missing(kind: Prior, dataset: Dataset, folder: Path | None) -> str:
+    target = folder or Path("priors")
+    what = f"{dataset.name} --root {dataset.root} --out {target}"
+    keypoints = f"crosscam prior keypoints {what} --model POSE.onnx"
+    ways = {
+        Prior.MASKS: f"{keypoints} && crosscam prior masks {what}",
+        Prior.KEYPOINTS: keypoints,
+        Prior.TEXTURE: f"crosscam prior texture {what} --model RUN",
+    }
+    where = f"{folder} has none" if folder else "priors.root names no folder"
+    then = "" if folder else f"; then train with priors.root={target}"
+    return (
+        f"this method learns from {kind.value} of {dataset.title}, and {where}. Make them: "
+        f"{ways[kind]}{then}."
+    )

@@ -1,0 +1,277 @@
+"""Part masks from keypoints: limbs as capsules, the torso as a polygon, the head as a disc.
+
+A capsule is all that lies within a radius of a segment.  Radii are shares of the length of the
+torso (shoulders to hips), measured on bodies in everyday clothes.  What is drawn later covers what
+was drawn before: shins, feet, thighs, torso, arms, head.  The hips cut upper from lower: of the
+torso, what lies below the line through the hips belongs to the lower clothes.
+
+Joints may be missing: a limb needs both its ends, the torso takes the hull of the shoulders and
+hips there are, and its length, where it cannot be measured, follows from the limbs.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from crosscam.errors import DataError
+from crosscam.image import decode
+
+__all__ = ["COCO17", "LABELS", "MARKET14", "part_maps", "read_csv"]
+
+Floats = npt.NDArray[np.float64]
+
+COCO17 = (
+    "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder",
+    "left elbow", "right elbow", "left wrist", "right wrist", "left hip", "right hip",
+    "left knee", "right knee", "left ankle", "right ankle",
+)  # fmt: skip
+"""The 17 joints of COCO, in order."""
+
+MARKET14 = (
+    "head", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
+    "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+)  # fmt: skip
+"""Joints of the public list for Market-1501; ``head`` is the top of the head."""
+
+LABELS = (
+    "background", "head", "torso", "left arm", "right arm", "bottom", "left thigh", "right thigh",
+    "left leg", "right leg", "left foot", "right foot",
+)  # fmt: skip
+"""What the values of the maps mean."""
+
+# Shares of the length of the torso.
+_ARM, _THIGH, _SHIN, _FOOT, _TORSO, _SPINE, _HEAD = 0.12, 0.17, 0.13, 0.13, 0.13, 0.22, 0.26
+_TOES = 0.12  # how far a foot reaches beyond the ankle
+_LIMBS = {  # length of a limb
+    ("shoulder", "elbow"): 0.58, ("elbow", "wrist"): 0.50,
+    ("hip", "knee"): 0.85, ("knee", "ankle"): 0.83,
+}  # fmt: skip
+
+
+def part_maps(
+    points: npt.NDArray[np.floating],
+    joints: Sequence[str],
+    size: tuple[int, int],
+    least: float = 0.2,
+) -> npt.NDArray[np.uint8]:
+    """Label maps [N, h, w] uint8 (``LABELS``) of keypoints [N, J, 3].
+
+    Args:
+        points: x and y as shares of width and height (0 and 1 are the edges), and visibility.
+        joints: names of the J joints, ``COCO17`` or ``MARKET14``.
+        size: height and width of the maps.
+        least: joints of less visibility count as missing.
+    """
+    body = _Body(points, joints, size, least)
+    maps = np.zeros((len(points), *size), np.uint8)
+
+    def draw(label: str, where: npt.NDArray[np.bool_]) -> None:
+        maps[where] = LABELS.index(label)
+
+    for side in ("left", "right"):
+        knee, ankle = body.at(f"{side} knee"), body.at(f"{side} ankle")
+        draw(f"{side} leg", body.capsule(knee, ankle, _SHIN))
+        down = np.where(np.isnan(knee), [0.0, 1.0], _direction(ankle - knee))
+        draw(f"{side} foot", body.capsule(ankle, ankle + down * _TOES * body.unit, _FOOT))
+    for side in ("left", "right"):
+        hip, knee = body.at(f"{side} hip"), body.at(f"{side} knee")
+        draw(f"{side} thigh", body.capsule(hip, knee, _THIGH))
+    torso = body.torso()
+    draw("torso", torso)
+    draw("bottom", torso & body.below_hips())
+    for side in ("left", "right"):
+        shoulder, elbow = body.at(f"{side} shoulder"), body.at(f"{side} elbow")
+        draw(f"{side} arm", body.capsule(shoulder, elbow, _ARM))
+        draw(f"{side} arm", body.capsule(elbow, body.at(f"{side} wrist"), _ARM))
+    draw("head", body.head())
+    return maps
+
+
+class _Body:
+    """Joints of N people in cells of their maps; missing ones are NaN."""
+
+    def __init__(
+        self,
+        points: npt.NDArray[np.floating],
+        joints: Sequence[str],
+        size: tuple[int, int],
+        least: float,
+    ) -> None:
+        self.joints = {name: i for i, name in enumerate(joints)}
+        height, width = size
+        self.points = np.asarray(points, np.float64)[..., :2] * [width, height]
+        self.points[~(np.asarray(points)[..., 2] >= max(least, 1e-6))] = np.nan
+        y, x = np.mgrid[0:height, 0:width] + 0.5
+        self.cells = np.stack([x, y], -1)  # [h, w, 2] centers
+        self.unit = self._torso_length(height)[:, None]  # [N, 1]
+
+    def at(self, name: str) -> Floats:
+        """[N, 2], NaN where missing (or where the joints have no such name)."""
+        if name not in self.joints:
+            return np.full((len(self.points), 2), np.nan)
+        found: Floats = self.points[:, self.joints[name]]
+        return found
+
+    def middle(self, *names: str) -> Floats:
+        """The mean of those joints that are there."""
+        return _mean([self.at(name) for name in names])
+
+    def _torso_length(self, height: int) -> Floats:
+        shoulders = self.middle("left shoulder", "right shoulder")
+        hips = self.middle("left hip", "right hip")
+        # Foreshortened limbs are too short and never too long, so an upper quartile.
+        guesses = [
+            np.linalg.norm(self.at(f"{side} {a}") - self.at(f"{side} {b}"), axis=1) / share
+            for side in ("left", "right")
+            for (a, b), share in _LIMBS.items()
+        ]
+        limbs = _quartile(np.array(guesses))
+        length = np.linalg.norm(shoulders - hips, axis=1)
+        # A torso bent towards the camera is short; limbs tell how long it would be.
+        length = np.fmax(length, 0.6 * limbs)
+        length = np.where(np.isnan(length), 0.3 * height, length)
+        return np.clip(length, 0.08 * height, 0.6 * height)
+
+    def capsule(self, a: Floats, b: Floats, radius: float | Floats) -> npt.NDArray[np.bool_]:
+        """[N, h, w] cells whose center is within ``radius`` torsos of the segment a to b."""
+        reach = (radius * self.unit[:, 0])[:, None, None]
+        along = (b - a)[:, None, None]
+        off = self.cells - a[:, None, None]
+        length = (along**2).sum(-1)
+        with np.errstate(invalid="ignore"):
+            share = (off * along).sum(-1) / np.maximum(length, 1e-12)
+            rest = off - np.clip(share, 0, 1)[..., None] * along
+            inside: npt.NDArray[np.bool_] = (rest**2).sum(-1) <= reach**2
+        return inside  # comparisons with NaN are false: a missing end draws nothing
+
+    def torso(self) -> npt.NDArray[np.bool_]:
+        """The hull of shoulders and hips, and what lies near it or near the spine."""
+        corners = [
+            self.at(f"{side} {joint}")
+            for joint in ("shoulder", "hip")
+            for side in ("left", "right")
+        ]
+        inside = np.zeros((len(self.points), *self.cells.shape[:2]), bool)
+        for a, b in combinations(corners, 2):
+            inside |= self.capsule(a, b, _TORSO)
+        for triangle in combinations(corners, 3):
+            inside |= self._triangle(*triangle)
+        shoulders = self.middle("left shoulder", "right shoulder")
+        return inside | self.capsule(shoulders, self.middle("left hip", "right hip"), _SPINE)
+
+    def _triangle(self, a: Floats, b: Floats, c: Floats) -> npt.NDArray[np.bool_]:
+        sides = []
+        with np.errstate(invalid="ignore"):
+            for start, end in ((a, b), (b, c), (c, a)):
+                edge, off = (end - start)[:, None, None], self.cells - start[:, None, None]
+                sides.append(edge[..., 0] * off[..., 1] - edge[..., 1] * off[..., 0])
+            signs = np.stack(sides)
+            inside: npt.NDArray[np.bool_] = (signs >= 0).all(0) | (signs <= 0).all(0)
+        return inside
+
+    def below_hips(self) -> npt.NDArray[np.bool_]:
+        """Cells beyond the hips, seen from the shoulders."""
+        hips = self.middle("left hip", "right hip")
+        down = hips - self.middle("left shoulder", "right shoulder")
+        down = np.where(np.isnan(down), [0.0, 1.0], down)
+        with np.errstate(invalid="ignore"):
+            beyond = ((self.cells - hips[:, None, None]) * down[:, None, None]).sum(-1)
+            below: npt.NDArray[np.bool_] = beyond > 0
+        return below
+
+    def head(self) -> npt.NDArray[np.bool_]:
+        """A disc between the top of the head and the neck, or around face and ears."""
+        top, neck = self.at("head"), self.at("neck")
+        radius = np.linalg.norm(top - neck, axis=1) / 2 / self.unit[:, 0]
+        radius = np.clip(radius, 0.7 * _HEAD, 1.3 * _HEAD)
+        between = self.capsule(_mean([top, neck], all_of=True), _mean([top, neck], True), radius)
+        ears = self.middle("left ear", "right ear")
+        face = self.middle("nose", "left eye", "right eye")
+        center = np.where(np.isnan(ears), face, ears)
+        return between | self.capsule(center, center, _HEAD)
+
+
+def _mean(points: Sequence[Floats], all_of: bool = False) -> Floats:
+    """Mean of points [N, 2], over those that are there or only where all are."""
+    stack = np.stack(points)
+    there = ~np.isnan(stack)
+    enough = there.all(0) if all_of else there.any(0)
+    total = np.where(there, stack, 0).sum(0) / np.maximum(there.sum(0), 1)
+    return np.where(enough, total, np.nan)
+
+
+def _quartile(values: Floats) -> Floats:
+    """Upper quartile over the first axis, of what is not NaN; NaN where nothing is."""
+    ordered = np.sort(values, axis=0)  # NaN last
+    count = (~np.isnan(values)).sum(0)
+    which = np.maximum(np.ceil(0.75 * count).astype(np.int64) - 1, 0)
+    found: Floats = np.take_along_axis(ordered, which[None], 0)[0]
+    return found
+
+
+def _direction(vectors: Floats) -> Floats:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(length, 1e-9)
+
+
+def read_csv(
+    path: Path, pictures: Sequence[str], folder: Path
+) -> tuple[npt.NDArray[np.float16], tuple[str, ...]]:
+    """Keypoints [N, J, 3] of pictures from a table with columns ``file, JOINT_x, JOINT_y, ...``.
+
+    Coordinates are pixels of the picture, the center of the first being (0, 0); an empty or
+    negative one is a joint that is missing, and so are all joints of a picture without a row.  A
+    column ``JOINT_visibility`` in [0, 1] may follow.
+
+    Args:
+        path: the table.
+        pictures: their paths below ``folder``, found in the table by path or by file name.
+        folder: where they lie (their size is needed).
+
+    Returns:
+        The keypoints, x and y as shares of width and height, and the names of the joints.
+
+    Raises:
+        DataError: the table cannot be read, or has none of the pictures.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the keypoints {path} cannot be read ({error}).") from error
+    columns = [c for c in (table[0] if table else {}) if c]
+    joints = tuple(c[:-2] for c in columns if c.endswith("_x"))
+    if "file" not in columns or not joints or any(f"{j}_y" not in columns for j in joints):
+        raise DataError(
+            f"{path} must have the columns file, JOINT_x, JOINT_y for every joint and at least one "
+            f"row; it has: {', '.join(columns) or 'nothing'}."
+        )
+    by_file = {row["file"]: row for row in table}
+    points = np.zeros((len(pictures), len(joints), 3), np.float16)
+    found = 0
+    for i, name in enumerate(pictures):
+        row = by_file.get(name) or by_file.get(name.rsplit("/", 1)[-1])
+        if row is None:
+            continue
+        found += 1
+        height, width = decode(folder / name).shape[:2]
+        for j, joint in enumerate(joints):
+            try:
+                x, y = (float(row[f"{joint}_{axis}"] or "nan") for axis in "xy")
+                seen = float(row.get(f"{joint}_visibility") or 1)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{path}: {joint} of {row['file']} is no number.") from error
+            if x >= 0 and y >= 0:
+                points[i, j] = (x + 0.5) / width, (y + 0.5) / height, min(max(seen, 0.0), 1.0)
+    if not found:
+        raise DataError(
+            f"{path} has none of the {len(pictures):,} pictures; its first file is "
+            f"'{table[0]['file']}', the first picture '{pictures[0]}'."
+        )
+    return points, tuple(joint.replace("_", " ") for joint in joints)
