@@ -22,7 +22,7 @@ LAYERS = [
     {"recipe", "priors"},
     {"training"},
     {"embedder", "describe", "viz"},
-    {"evaluate", "search", "calibrate"},
+    {"evaluate", "search", "calibrate", "serve"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""The service: a gallery behind HTTP, with roles, an audit log and a page."""
