@@ -93,13 +93,13 @@ class SamplerSettings:
     """What a batch is made of.
 
     Args:
-        kind: "grouped" (torchreid), "balanced" (MPN) or "identity-once" (MGN) draw P x K
-            batches, "shuffle" draws single images.
+        kind: "grouped" (torchreid), "balanced" (MPN), "identity-once" (MGN) or "leading" (MSFL)
+            draw P x K batches, "shuffle" draws single images.
         people: identities per batch, P.
         images: images per identity, K; the batch has P * K.
     """
 
-    kind: Literal["grouped", "balanced", "identity-once", "shuffle"] = "grouped"
+    kind: Literal["grouped", "balanced", "identity-once", "leading", "shuffle"] = "grouped"
     people: int = 16
     images: int = 4
 

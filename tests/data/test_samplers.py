@@ -12,7 +12,7 @@ from crosscam.data.samplers import Balanced, Sampler, make_sampler
 from crosscam.errors import DataError, RecipeError
 
 Rows = npt.NDArray[np.int64]
-P_BY_K = ["grouped", "balanced", "identity-once"]
+P_BY_K = ["grouped", "balanced", "identity-once", "leading"]
 KINDS = [*P_BY_K, "shuffle"]
 
 
@@ -259,6 +259,32 @@ def test_identity_once_drops_the_incomplete_batch_but_nobody_for_good() -> None:
         assert sampler.steps(epoch) == 2  # 8 identities, 3 at a time
         seen |= set(MIXED[sampler.epoch(epoch).ravel()].tolist())
     assert seen == set(MIXED.tolist())
+
+
+# --- leading (MSFL) ---------------------------------------------------------------------------
+
+
+def test_everybody_leads_one_batch_per_epoch() -> None:
+    sampler = make_sampler("leading", MIXED, 3, 2, seed=2)
+    orders = []
+    for epoch in range(3):
+        leaders = MIXED[sampler.epoch(epoch)[:, 0]]
+        assert sorted(leaders) == sorted(set(MIXED))
+        orders.append(leaders.tolist())
+    assert orders[0] != orders[1]
+
+
+def test_leaders_bring_random_companions_of_equal_right() -> None:
+    people = np.unique(MIXED)
+    sampler, met = make_sampler("leading", MIXED, 3, 2, seed=0), np.zeros((8, 8))
+    for epoch in range(150):
+        for batch in np.searchsorted(people, MIXED[sampler.epoch(epoch)[:, ::2]]):
+            met[batch[0], batch[1:]] += 1
+    assert (met.diagonal() == 0).all()
+    np.testing.assert_array_equal(met.sum(1), 150 * 2)
+    expected = 150 * 2 / 7  # 43 each, standard deviation 5.5
+    others = met[~np.eye(8, dtype=bool)]
+    assert np.abs(others - expected).max() < 5 * np.sqrt(expected)
 
 
 # --- shuffle ----------------------------------------------------------------------------------

@@ -167,6 +167,30 @@ class IdentityOnce(Sampler):
         return self._batches(np.array(chunks, np.int64))
 
 
+class Leading(Sampler):
+    """Every identity leads one batch per epoch; its P - 1 companions are drawn at random.
+
+    MSFL's sampler: as many batches as identities, each picture drawn afresh for its batch.
+    """
+
+    def _draw(self, epoch: int) -> Rows:
+        random = self._random(epoch)
+        n, k = len(self.groups), self.images
+        batches = []
+        for leader in random.permutation(n):
+            others = random.choice(n - 1, self.people - 1, replace=False)
+            people = [leader, *(others + (others >= leader))]
+            batches.append(
+                np.concatenate(
+                    [
+                        random.choice(g, k, replace=len(g) < k)
+                        for g in (self.groups[i] for i in people)
+                    ]
+                )
+            )
+        return np.array(batches, np.int64)
+
+
 class Shuffle(Sampler):
     """Single pictures in random order; identities do not stand side by side."""
 
@@ -180,12 +204,13 @@ _KINDS: dict[str, type[Sampler]] = {
     "grouped": Grouped,
     "balanced": Balanced,
     "identity-once": IdentityOnce,
+    "leading": Leading,
     "shuffle": Shuffle,
 }
 
 
 def make_sampler(kind: str, labels: Rows, people: int, images: int, seed: int) -> Sampler:
-    """The sampler called ``kind``: grouped, balanced, identity-once or shuffle."""
+    """The sampler called ``kind``: grouped, balanced, identity-once, leading or shuffle."""
     if kind not in _KINDS:
         raise RecipeError(f"unknown sampler '{kind}'; known: {', '.join(_KINDS)}.")
     return _KINDS[kind](labels, people, images, seed)
