@@ -22,7 +22,7 @@ from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
 
-__all__ = ["Embedder", "load"]
+__all__ = ["Embedder", "load", "load_method", "of_method"]
 
 _CHUNK = 2048  # pictures decoded at a time: 201 MB at 256x128
 _BATCH = 64
@@ -84,6 +84,16 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
 
         return Embedder(str(source), Preprocess(size=(128, 64)), describe)
     run = Path(source)
+    method, recipe, card = load_method(run)
+    return of_method(method, recipe, name=str(source), device=device, card=card)
+
+
+def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
+    """(method with its weights, recipe, card) of a run folder.
+
+    Raises:
+        CheckpointError: no such run, or one that is not finished.
+    """
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "
@@ -109,7 +119,7 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
         raise CheckpointError(
             f"{run}/weights.safetensors does not fit the method of its recipe: {error}"
         ) from error
-    return of_method(method, recipe, name=str(source), device=device, card=card)
+    return method, recipe, card
 
 
 def of_method(
