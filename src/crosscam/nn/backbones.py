@@ -37,6 +37,7 @@ def build(
     last_stride: int = 1,
     ibn: bool = False,
     width: float = 1.0,
+    stem: resnet.Stem = "standard",
     pretrained: str | None = None,
     embedding: bool = False,
 ) -> Backbone:
@@ -49,6 +50,7 @@ def build(
         ibn: instance normalization beside batch normalization in the early stages: IBN-a for
             ResNets, OSNet-IBN for OSNets.
         width: factor on all channel counts (rounded to multiples of 8, at least 8).
+        stem: "standard", or the stem that weights of another toolkit were trained with (ResNets).
         pretrained: None (from scratch) or a source as ``nn.pretrained`` reads it.
         embedding: also build the network's own 512-d embedding layers as ``.fc`` (OSNets only),
             which published weights contain.  ``forward`` does not use them.
@@ -63,7 +65,12 @@ def build(
     if not 0.0 < width <= 8.0:
         raise RecipeError(f"width must be in (0, 8], got {width}.")
     if name.startswith("timm:"):
-        refused = {"ibn": ibn, "width": width != 1.0, "embedding": embedding}
+        refused = {
+            "ibn": ibn,
+            "width": width != 1.0,
+            "stem": stem != "standard",
+            "embedding": embedding,
+        }
         for option in (key for key, value in refused.items() if value):
             raise RecipeError(f"{name} has no option '{option}': leave it at its default.")
         return TimmBackbone(name.removeprefix("timm:"), last_stride, pretrained)
@@ -71,10 +78,12 @@ def build(
     if name in resnet.DEPTHS:
         if embedding:
             raise RecipeError(f"{name} has no embedding layers of its own: leave embedding=False.")
-        net = resnet.ResNet(name, last_stride=last_stride, ibn=ibn, width=width)
+        net = resnet.ResNet(name, last_stride=last_stride, ibn=ibn, width=width, stem=stem)
     elif name in osnet.WIDTHS:
         if last_stride != 1:
             raise RecipeError(f"{name} ends at stride 16 by design: leave last_stride=1.")
+        if stem != "standard":
+            raise RecipeError(f"{name} has one stem: leave stem=standard.")
         net = osnet.OSNet(name, ibn=ibn, width=width, embedding=embedding)
     else:
         near = difflib.get_close_matches(name, available(), n=1)

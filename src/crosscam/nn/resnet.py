@@ -7,6 +7,8 @@ al., ECCV 2018), width.  No operation works in place, so maps and gradients can 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,6 +70,12 @@ DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 """Block type and blocks per stage of each network."""
 
 
+Stem = Literal["standard", "no-relu", "ceil-pool"]
+"""What stands before the first stage.  Published re-identification weights were trained with
+others than He et al.: reid-strong-baseline leaves the ReLU out, fast-reid (from 1.0 on) pools
+without padding.  The state is the same, so only the name tells."""
+
+
 class ResNet(Backbone):
     """A ResNet without its pooling and classifier.
 
@@ -75,7 +83,13 @@ class ResNet(Backbone):
     """
 
     def __init__(
-        self, name: str, *, last_stride: int = 1, ibn: bool = False, width: float = 1.0
+        self,
+        name: str,
+        *,
+        last_stride: int = 1,
+        ibn: bool = False,
+        width: float = 1.0,
+        stem: Stem = "standard",
     ) -> None:
         super().__init__()
         if name not in DEPTHS:
@@ -84,7 +98,9 @@ class ResNet(Backbone):
         planes = [max(8, 8 * round(64 * 2**i * width / 8)) for i in range(4)]
         self.conv1 = nn.Conv2d(3, planes[0], 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.relu: nn.Module = nn.Identity() if stem == "no-relu" else nn.ReLU()
+        ceil = stem == "ceil-pool"
+        self.maxpool = nn.MaxPool2d(3, 2, padding=0 if ceil else 1, ceil_mode=ceil)
         strides = (1, 2, 2, last_stride)
         inputs = planes[0]
         layers = []
@@ -100,7 +116,7 @@ class ResNet(Backbone):
         init_kaiming(self)
 
     def stem(self, images: Tensor) -> Tensor:
-        x: Tensor = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return x
 
     def stage(self, number: int) -> nn.Module:
