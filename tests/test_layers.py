@@ -22,7 +22,7 @@ LAYERS = [
     {"recipe", "priors"},
     {"training"},
     {"embedder", "describe", "viz"},
-    {"evaluate", "search", "calibrate", "serve"},
+    {"evaluate", "search", "annotate", "calibrate", "serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -36,6 +36,7 @@ FORBIDDEN = {
     "image": {"torch"},
     "types": {"torch"},
     "classic": {"torch"},
+    "gallery": {"torch", "methods", "data", "nn", "training"},
 }
 
 

@@ -1,0 +1,1005 @@
+"""A gallery: sightings that are kept, searched, named and forgotten.
+
+    with Gallery.open("people.gallery", encoder) as gallery:
+        gallery.add([Item(Path("crop.jpg"), camera="3", time=parse_time("2026-05-04T10:00Z"))])
+        found = gallery.search(pictures=[Path("query.jpg")], top=10)
+
+A gallery has points (vectors and what is known of a sighting, :mod:`~crosscam.gallery.points`),
+pictures (files named by their content) and a manifest (the model its vectors come from).  Names
+and feedback are kept with the points themselves, so that they are written, copied and deleted
+together with them: there is no second database to get out of step.
+
+What has been acknowledged survives the death of the process: a picture is in place before its
+point is written, a point is in the store's log before the call returns.  At the end of ``add``
+and of every change to people both are flushed, so that they survive a power cut too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+import crosscam
+from crosscam.errors import GalleryError, ImageError, InputError
+from crosscam.files import disk_errors
+from crosscam.gallery.people import People
+from crosscam.gallery.pictures import Pictures, encode, exclusive, picture_name
+from crosscam.gallery.points import (
+    EdgeHome,
+    Home,
+    Points,
+    Quantization,
+    ServerHome,
+    Vectors,
+    is_url,
+)
+from crosscam.gallery.search import search as search_gallery
+from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time, sighting_id
+from crosscam.image import MAX_BYTES, decode
+
+__all__ = ["Added", "Check", "Encoder", "Gallery", "Item", "Model", "Receipt", "Stats"]
+
+FORMAT = 1
+_BATCH = 256  # sightings that are acknowledged together
+_FLUSH_EVERY = 20_000
+T = TypeVar("T")
+
+
+class Encoder(Protocol):
+    """What a gallery needs of a model.
+
+    A model may also have ``name`` (words for people) and ``parts`` ({name: (first, last + 1)},
+    the entries of the vector that describe a part of the body); results then say which parts
+    matched.
+    """
+
+    @property
+    def hash(self) -> str:
+        """Tells one model from another, in hex."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    def embed(self, images: Any, /) -> Vectors:
+        """Unit vectors [N, D] float32 of N pictures, each uint8 [h, w, 3], RGB."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the vectors of a gallery come from."""
+
+    hash: str
+    dim: int
+    name: str = ""
+    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Model:
+        parts = {str(k): (int(a), int(b)) for k, (a, b) in
+                 dict(getattr(encoder, "parts", None) or {}).items()}  # fmt: skip
+        return cls(encoder.hash, encoder.dim, str(getattr(encoder, "name", "")), parts)
+
+    @property
+    def short(self) -> str:
+        return self.hash.removeprefix("sha256:")[:16]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sighting to be added: a picture (file, bytes, or uint8 RGB [h, w, 3]) and what is known.
+
+    ``person`` is a name that came with the data.  ``box`` is where the person stood in its
+    frame; the picture is the crop already.
+    """
+
+    picture: Path | bytes | npt.NDArray[np.uint8]
+    camera: str = ""
+    time: float | None = None
+    frame: str = ""
+    track: str = ""
+    source: str = ""
+    box: tuple[float, float, float, float] | None = None
+    quality: float | None = None
+    person: str = ""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.source or (str(self.picture) if isinstance(self.picture, Path) else "a picture")
+
+
+@dataclass
+class Added:
+    """What came of adding: ids in the order of the items, "" for broken pictures."""
+
+    ids: list[str] = field(default_factory=list)
+    new: int = 0
+    present: int = 0  # were in the gallery already, untouched
+    broken: list[tuple[str, str]] = field(default_factory=list)  # (name, why); skipped
+
+    def text(self) -> str:
+        lines = [f"added {self.new:,} sightings"]
+        if self.present:
+            lines[0] += f", {self.present:,} were there already"
+        if self.broken:
+            lines[0] += f", {len(self.broken):,} broken pictures were skipped:"
+            lines += [f"  {name}: {why}" for name, why in self.broken[:10]]
+            if len(self.broken) > 10:
+                lines.append(f"  ... and {len(self.broken) - 10:,} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was forgotten.  It holds no picture and no vector."""
+
+    id: str
+    time: str
+    asked: dict[str, Any]
+    reason: str
+    sightings: int
+    vectors: int
+    feedback: int  # names, confirmations and rejections that went with it
+    pictures: int
+    picture_hashes: list[str]  # SHA-256 of the picture files that were deleted
+    kept_pictures: int  # files that sightings outside this request show too
+    erased: bool  # whether nothing is left in any file; else compact() does that
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        asked = ", ".join(f"{k} {v}" for k, v in self.asked.items())
+        lines = [
+            f"forgot {asked}: {self.sightings:,} sightings, {self.vectors:,} vectors, "
+            f"{self.pictures:,} pictures, {self.feedback:,} names and judgments",
+            f"receipt {self.id}, {self.time}",
+        ]
+        if self.kept_pictures:
+            lines.append(f"{self.kept_pictures:,} picture files are kept: others show them too")
+        if not self.erased:
+            lines.append("deleted points are still in files until the store rewrites them")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures of a gallery."""
+
+    sightings: int
+    indexed: int
+    named: int
+    people: int
+    cameras: dict[str, int]
+    first: str
+    last: str
+    pictures: int
+    picture_bytes: int
+    store_bytes: int  # 0 on a server
+    model: dict[str, Any]
+    quantization: str
+    unerased: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        cameras = sorted(self.cameras.items(), key=lambda c: (-c[1], c[0]))
+        shown = ", ".join(f"{name} {n:,}" for name, n in cameras[:8])
+        return "\n".join(
+            [
+                f"sightings   {self.sightings:,} ({self.indexed:,} indexed), "
+                f"{self.named:,} of {self.people:,} named people",
+                f"cameras     {len(cameras):,}: {shown}{' ...' if len(cameras) > 8 else ''}",
+                f"time        {self.first or 'unknown'} to {self.last or 'unknown'}",
+                f"pictures    {self.pictures:,}, {self.picture_bytes / 1e6:,.1f} MB",
+                f"store       {self.store_bytes / 1e6:,.1f} MB, quantization {self.quantization}",
+                f"model       {self.model['name'] or 'unnamed'} {self.model['hash'][:23]}, "
+                f"{self.model['dim']} dimensions",
+            ]
+            + (["deleted points are still in files: run compact"] if self.unerased else [])
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check of a gallery found; all empty is sound."""
+
+    sightings: int
+    missing: list[str]  # ids whose picture is not there
+    damaged: list[str]  # ids whose picture has other bytes than its name says
+    bad_vectors: list[str]  # ids whose vector is not finite or not of unit length
+    foreign: list[str]  # ids whose vector came from another model
+    orphans: list[str]  # pictures that no sighting shows; compact() removes them
+    leftovers: list[str]  # half-written files; compact() removes them
+    stale: list[str]  # sets of points that are not in use; compact() removes them
+
+    @property
+    def sound(self) -> bool:
+        """Whether every sighting is whole (what compact() cleans up harms nothing)."""
+        return not (self.missing or self.damaged or self.bad_vectors or self.foreign)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"sound": self.sound, **asdict(self)}
+
+    def text(self) -> str:
+        lines = [f"{self.sightings:,} sightings: {'all whole' if self.sound else 'PROBLEMS'}"]
+        for words, found in (
+            ("sightings without their picture", self.missing),
+            ("sightings whose picture is damaged", self.damaged),
+            ("sightings whose vector is not of unit length", self.bad_vectors),
+            ("sightings of another model", self.foreign),
+            ("pictures of no sighting (compact removes them)", self.orphans),
+            ("half-written files (compact removes them)", self.leftovers),
+            ("unused sets of points (compact removes them)", self.stale),
+        ):
+            if found:
+                more = " ..." if len(found) > 3 else ""
+                lines.append(f"{len(found):,} {words}: {', '.join(found[:3])}{more}")
+        return "\n".join(lines)
+
+
+class Gallery:
+    """An open gallery.  It can be used from several threads; changes take turns.
+
+    Made by :meth:`open` and :meth:`create`.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        home: Home,
+        manifest: dict[str, Any],
+        pictures: Pictures,
+        encoder: Encoder | None,
+        held: ExitStack,
+    ) -> None:
+        self.place = place
+        self.pictures = pictures
+        self.encoder = encoder
+        self._home, self._manifest, self._held = home, manifest, held
+        self._changing = threading.RLock()
+        self.model = _model(manifest)
+        if encoder is not None:
+            self.require(encoder)
+        self.points: Points = home.open(
+            manifest["points"], self.model.dim, manifest["quantization"], create=False
+        )
+
+    @classmethod
+    def open(
+        cls,
+        place: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        pictures: Path | None = None,
+        doing: str = "",
+        home: Home | None = None,
+    ) -> Gallery:
+        """Open the gallery in a folder or on a server.
+
+        Args:
+            place: the folder, or ``http://host:6333/NAME``.
+            encoder: needed to add and to search by picture; may be left out otherwise.
+            pictures: the folder of the pictures; only, and then always, with a server.
+            doing: what this process does, for the message others get while it holds the lock.
+            home: the store, where it is not the one that ``place`` names (tests).
+
+        Raises:
+            GalleryError: there is none, it is in use, of a newer format or of another model, or
+                the server does not answer.
+        """
+        return cls._open(place, encoder, None, "none", pictures, doing, home)
+
+    @classmethod
+    def create(
+        cls,
+        place: str | Path,
+        encoder: Encoder | Model,
+        *,
+        pictures: Path | None = None,
+        quantization: Quantization = "none",
+        doing: str = "",
+        home: Home | None = None,
+    ) -> Gallery:
+        """As :meth:`open`, after making an empty gallery where there is none.
+
+        ``quantization="int8"`` keeps a second copy of the vectors in a quarter of their size,
+        which is what is searched; the best are then scored again by the vectors themselves.
+        """
+        model = encoder if isinstance(encoder, Model) else Model.of(encoder)
+        use = None if isinstance(encoder, Model) else encoder
+        return cls._open(place, use, model, quantization, pictures, doing, home)
+
+    @classmethod
+    def _open(
+        cls,
+        place: str | Path,
+        encoder: Encoder | None,
+        model: Model | None,
+        quantization: Quantization,
+        pictures: Path | None,
+        doing: str,
+        home: Home | None,
+    ) -> Gallery:
+        remote = is_url(place) or home is not None
+        folder = _picture_folder(place, pictures) if remote else Path(place)
+        if not remote:
+            _require_gallery(folder, creating=model is not None)
+        with ExitStack() as held:
+            if model is not None or remote:
+                with disk_errors(folder, "none"):
+                    folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(folder, doing or "crosscam"))
+            if home is None:
+                home = (
+                    ServerHome(str(place), api_key=os.environ.get("CROSSCAM_QDRANT_API_KEY"))
+                    if remote
+                    else EdgeHome(folder)
+                )
+            held.callback(home.close)
+            manifest = home.read()
+            if manifest is None:
+                if model is None:
+                    raise GalleryError(
+                        f"there is no gallery at {place}. Add something first: "
+                        f"crosscam gallery add PICTURES --gallery {place} --model MODEL."
+                    )
+                manifest = _new_manifest(model, quantization)
+                home.open(manifest["points"], model.dim, quantization, create=True).close()
+                home.write(manifest)
+            _require_format(manifest, place)
+            if model is not None:
+                _require_model(_model(manifest), model, place)
+            store = Pictures(folder if remote else folder / "pictures")
+            return cls(str(place), home, manifest, store, encoder, held.pop_all())
+
+    def close(self) -> None:
+        """Flush and let go; the gallery cannot be used afterwards."""
+        with self._changing, self._held:
+            try:
+                self.flush()
+            finally:
+                self.points.close()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.points.count(Where())
+
+    @property
+    def quantization(self) -> Quantization:
+        """How vectors are kept for approximate search."""
+        kind: Quantization = self._manifest["quantization"]
+        return kind
+
+    def require(self, encoder: Encoder) -> None:
+        """``GalleryError`` unless the vectors here come from this very model."""
+        _require_model(self.model, Model.of(encoder), self.place)
+
+    # --- adding -----------------------------------------------------------------------------------
+
+    def add(
+        self,
+        items: Iterable[Item],
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+        acknowledged: Callable[[Sequence[str]], None] = lambda _: None,
+        batch: int = _BATCH,
+    ) -> Added:
+        """Add sightings; those that are there already are left as they are.
+
+        An item whose picture is broken is skipped and named in the result.  Interrupted at any
+        point, the same call goes on where it stopped: what was added is found by content, camera
+        and time, and is not embedded again.
+
+        Args:
+            items: may be a generator; a batch is in memory at a time.
+            progress: called with the number of items just finished.
+            acknowledged: called with the ids of a batch once it survives a kill.
+            batch: items that are embedded and written together.
+        """
+        encoder = self.require_encoder("add pictures")
+        result = Added()
+        unflushed = 0
+        for some in _batches(items, batch):
+            with self._changing:
+                before = result.new
+                ids = self._add_batch(some, encoder, result)
+                unflushed += result.new - before
+                if unflushed >= _FLUSH_EVERY:
+                    self.flush()
+                    unflushed = 0
+            result.ids += ids
+            acknowledged([i for i in ids if i])
+            progress(len(some))
+        self.flush()
+        return result
+
+    def _add_batch(self, items: Sequence[Item], encoder: Encoder, result: Added) -> list[str]:
+        ids: list[str] = []
+        sightings: dict[str, Sighting] = {}
+        content: dict[str, tuple[Item, bytes]] = {}
+        for item in items:
+            try:
+                data = _bytes(item.picture)
+                name = picture_name(data)
+            except ImageError as error:
+                result.broken.append((item.name, str(error)))
+                ids.append("")
+                continue
+            id = sighting_id(name[:64], item.camera, item.time, item.frame)
+            ids.append(id)
+            if id not in sightings:
+                sightings[id] = self._sighting(id, name, item)
+                content[id] = (item, data)
+        known = {p.id for p in self.points.get(list(sightings), payload=False)}
+        pictures, fresh = [], []
+        for id, sighting in sightings.items():
+            if id in known:
+                continue
+            item, data = content[id]
+            try:
+                pictures.append(decode(data))
+            except ImageError as error:
+                why = str(error).removeprefix("the upload ")
+                result.broken.append((item.name, why))
+                ids = ["" if i == id else i for i in ids]
+                continue
+            fresh.append(sighting)
+        if fresh:
+            vectors = checked_vectors(encoder.embed(pictures), len(fresh), self.model.dim)
+            for s in fresh:
+                self.pictures.put(s.picture, content[s.id][1])
+            self.points.add([s.id for s in fresh], vectors, [s.payload() for s in fresh])
+        result.new += len(fresh)
+        result.present += sum(1 for i in ids if i) - len(fresh)
+        return ids
+
+    def add_vectors(
+        self, vectors: npt.ArrayLike, items: Sequence[Sighting], *, batch: int = 4 * _BATCH
+    ) -> list[str]:
+        """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
+
+        ``items`` say what is known; their ``id`` and ``picture`` are not read.  Vectors must have
+        unit length.  Returns the ids.  They cannot be embedded again later.
+        """
+        array = np.ascontiguousarray(vectors, np.float32)
+        array = checked_vectors(array, len(items), self.model.dim)
+        ids: list[str] = []
+        with self._changing:
+            for start in range(0, len(items), batch):
+                rows = array[start : start + batch]
+                some = [
+                    replace(
+                        s,
+                        id=sighting_id(
+                            hashlib.sha256(row.tobytes()).hexdigest(), s.camera, s.time, s.frame
+                        ),
+                        picture="",
+                        model=self.model.short,
+                    )
+                    for s, row in zip(items[start : start + batch], rows, strict=True)
+                ]
+                self.points.add([s.id for s in some], rows, [s.payload() for s in some])
+                ids += [s.id for s in some]
+            self.flush()
+        return ids
+
+    def _sighting(self, id: str, name: str, item: Item) -> Sighting:
+        person = clean_name(item.person) if item.person else ""
+        return Sighting(
+            id=id,
+            picture=name,
+            camera=item.camera,
+            time=item.time,
+            frame=item.frame,
+            track=item.track,
+            source=item.source or (str(item.picture) if isinstance(item.picture, Path) else ""),
+            box=item.box,
+            quality=item.quality,
+            person=person,
+            how="given" if person else "",
+            model=self.model.short,
+        )
+
+    def flush(self) -> None:
+        """Make everything survive a power cut."""
+        self.pictures.flush()
+        self.points.flush()
+
+    # --- searching and people ---------------------------------------------------------------------
+
+    search = search_gallery
+
+    @property
+    def people(self) -> People:
+        """The named people, and what was said about them."""
+        return People(self)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def sighting(self, id: str) -> Sighting:
+        """One sighting; ``InputError`` if there is none of that id."""
+        return self.sightings([id])[0]
+
+    def sightings(self, ids: Sequence[str]) -> list[Sighting]:
+        """Sightings in the order of ``ids``; ``InputError`` names those that are not there."""
+        found = {p.id: p for p in self.points.get([valid_id(i) for i in ids])}
+        missing = [i for i in ids if i not in found]
+        if missing:
+            raise InputError(
+                f"the gallery has no sighting {', '.join(missing[:5])}"
+                f"{' ...' if len(missing) > 5 else ''}. `crosscam gallery show` lists ids."
+            )
+        return [Sighting.from_payload(i, found[i].payload) for i in ids]
+
+    def find(self, where: Where = Where(), *, limit: int | None = None) -> Iterator[Sighting]:  # noqa: B008
+        """The sightings that fit, in the order of their ids."""
+        for p in self.points.scan(where, limit=limit):
+            yield Sighting.from_payload(p.id, p.payload)
+
+    def picture(self, sighting: Sighting) -> Path | None:
+        """The picture file of a sighting; None where it was added as a vector."""
+        return self.pictures.path(sighting.picture) if sighting.picture else None
+
+    # --- forgetting and upkeep --------------------------------------------------------------------
+
+    def forget(
+        self,
+        *,
+        person: str | None = None,
+        before: float | None = None,
+        camera: str | None = None,
+        ids: Sequence[str] = (),
+        reason: str = "",
+        erase: bool = True,
+    ) -> Receipt:
+        """Delete sightings for good: pictures, vectors, names and judgments.
+
+        What is given must hold together: ``camera="3", before=t`` deletes what camera 3 saw before
+        t.  A person's name also goes out of the rejections of other sightings.  A picture file
+        stays only if a sighting outside the request shows the same bytes.  A sighting that nobody
+        ever linked to the person is not known to show them, and stays.
+
+        Args:
+            person: the name.
+            before: seconds since 1970 UTC; sightings without a time stay.
+            camera: the camera.
+            ids: sightings.
+            reason: goes into the receipt.
+            erase: also rewrite the files of the store so that nothing of it is left in them;
+                else :meth:`compact` does that later.
+        """
+        where = Where(
+            ids=tuple(valid_id(i) for i in ids),
+            persons=(person,) if person is not None else (),
+            cameras=(camera,) if camera is not None else (),
+            before=before,
+        )
+        if not where:
+            raise InputError("say what to forget: a person, a camera, a time or sightings.")
+        with self._changing:
+            names, gone, feedback = Counter[str](), [], 0
+            for s in self.find(where):
+                gone.append(s.id)
+                names[s.picture] += 1
+                feedback += bool(s.person) + len(s.rejected)
+            if person is not None:
+                feedback += self._drop_rejections(person)
+            if gone and self.points.erases:
+                self._set_unerased(True)
+            for start in range(0, len(gone), 1000):
+                self.points.delete(Where(ids=tuple(gone[start : start + 1000])))
+            self.points.flush()
+            names.pop("", None)
+            kept = self._shown(names)
+            dead = [n for n in names if n not in kept]
+            self.pictures.delete(dead)
+            erased = self._erase() if erase else self._erased()
+        asked: dict[str, Any] = {}
+        if person is not None:
+            asked["person"] = person
+        if camera is not None:
+            asked["camera"] = camera
+        if before is not None:
+            asked["before"] = format_time(before)
+        if ids:
+            asked["sightings"] = len(ids)
+        now = time.time()
+        key = f"{now!r} {sorted(gone)}"
+        return Receipt(
+            id=hashlib.sha256(key.encode()).hexdigest()[:16],
+            time=format_time(round(now, 3)),
+            asked=asked,
+            reason=reason,
+            sightings=len(gone),
+            vectors=len(gone),
+            feedback=feedback,
+            pictures=len(dead),
+            picture_hashes=sorted(n[:64] for n in dead),
+            kept_pictures=len(kept),
+            erased=erased,
+        )
+
+    def compact(self) -> int:
+        """Index new sightings, erase deleted ones from the files, remove what nothing refers to.
+
+        Returns how many orphaned or half-written files and unused sets of points were removed.
+        """
+        with self._changing:
+            used = self._pictures_used()
+            orphans = [n for n in self.pictures.names() if n not in used]
+            self.pictures.delete(orphans)
+            leftovers = self.pictures.leftovers()
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+            stale = self._stale()
+            for name in stale:
+                self._home.drop(name)
+            self._erase()
+        return len(orphans) + len(leftovers) + len(stale)
+
+    def verify(self, *, progress: Callable[[int], None] = lambda _: None) -> Check:
+        """Look at every sighting, vector and picture file."""
+        missing, damaged, bad, foreign = [], [], [], []
+        used: set[str] = set()
+        count = 0
+        with self._changing:
+            for p in self.points.scan(Where(), vectors=True):
+                s = Sighting.from_payload(p.id, p.payload)
+                count += 1
+                v = p.vector
+                if v is None or v.shape != (self.model.dim,) or not abs((v @ v) - 1) < 1e-3:
+                    bad.append(s.id)
+                if s.model != self.model.short:
+                    foreign.append(s.id)
+                if s.picture and s.picture not in used:
+                    if not self.pictures.path(s.picture).is_file():
+                        missing.append(s.id)
+                    elif not self.pictures.sound(s.picture):
+                        damaged.append(s.id)
+                used.add(s.picture)
+                progress(1)
+            orphans = [n for n in self.pictures.names() if n not in used]
+            leftovers = [str(p) for p in self.pictures.leftovers()]
+            return Check(count, missing, damaged, bad, foreign, orphans, leftovers, self._stale())
+
+    def stats(self) -> Stats:
+        """Figures of the gallery."""
+        people = self.points.values("person", Where())
+        cameras = self.points.values("camera", Where())
+        count = len(self)
+        unknown = count - sum(cameras.values())
+        if unknown:
+            cameras["unknown"] = cameras.get("unknown", 0) + unknown
+        ends = [self.points.extreme("time", last=last) for last in (False, True)]
+        sizes = [self.pictures.path(n).stat().st_size for n in self.pictures.names()]
+        store = Path(self.place) / self._manifest["points"]
+        return Stats(
+            sightings=count,
+            indexed=self.points.indexed(),
+            named=sum(people.values()),
+            people=len(people),
+            cameras=cameras,
+            first=format_time(ends[0].payload.get("time") if ends[0] else None),
+            last=format_time(ends[1].payload.get("time") if ends[1] else None),
+            pictures=len(sizes),
+            picture_bytes=sum(sizes),
+            store_bytes=_disk_bytes(store),
+            model=asdict(self.model),
+            quantization=self.quantization,
+            unerased=bool(self._manifest["unerased"]),
+        )
+
+    def reembed(self, encoder: Encoder, *, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Make all vectors again, by another model, from the stored pictures.
+
+        Names, judgments and ids stay.  The old vectors are used until all new ones are there;
+        interrupted, the same call goes on.  Returns how many pictures were embedded.
+
+        Raises:
+            GalleryError: some sightings have no picture (or it is damaged); nothing is changed.
+        """
+        model = Model.of(encoder)
+        with self._changing:
+            if model.hash == self.model.hash:
+                raise GalleryError(
+                    f"{self.place} is embedded with this model already ({model.short}); nothing to "
+                    "do."
+                )
+            lacking = [
+                p.id
+                for p in self.points.scan(Where(), fields=("picture",))
+                if not p.payload.get("picture")
+                or not self.pictures.path(p.payload["picture"]).is_file()
+            ]
+            if lacking:
+                raise GalleryError(
+                    f"{len(lacking):,} sightings of {self.place} have no picture to embed again "
+                    f"({', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}). Forget them "
+                    "(crosscam gallery forget --id ...), or add them to a new gallery."
+                )
+            manifest = _new_manifest(model, self.quantization)
+            target = self._home.open(manifest["points"], model.dim, self.quantization, create=True)
+
+            def vectors(some: Sequence[Sighting]) -> Vectors:
+                pictures = [decode(self.pictures.read(s.picture)) for s in some]
+                return checked_vectors(encoder.embed(pictures), len(some), model.dim)
+
+            count = self._transfer(target, model, vectors, progress)
+            target.flush()
+            old = self._manifest["points"]
+            self._home.write(manifest)
+            self.points.close()
+            self.points, self.model, self._manifest = target, model, manifest
+            self.encoder = encoder
+            self._home.drop(old)
+        return count
+
+    def copy_to(self, target: Gallery, *, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Copy all sightings, with pictures, vectors, names and judgments, into another gallery.
+
+        The target must have the same model.  What it has already is brought up to date;
+        interrupted, the same call goes on.  Sightings that only the target has stay.  Returns how
+        many were new.
+        """
+        _require_model(target.model, self.model, target.place)
+        with self._changing, target._changing:
+
+            def vectors(some: Sequence[Sighting]) -> Vectors:
+                for s in some:
+                    if s.picture:
+                        target.pictures.put(s.picture, self.pictures.read(s.picture))
+                ids = [s.id for s in some]
+                stored = self.points.get(ids, payload=False, vectors=True)
+                found = {p.id: p.vector for p in stored}
+                rows = [found[i] for i in ids]
+                return np.stack([r for r in rows if r is not None])
+
+            count = self._transfer(target.points, self.model, vectors, progress, prune=False)
+            target.flush()
+        return count
+
+    def _transfer(
+        self,
+        target: Points,
+        model: Model,
+        vectors: Callable[[Sequence[Sighting]], Vectors],
+        progress: Callable[[int], None],
+        *,
+        prune: bool = True,
+    ) -> int:
+        """Bring ``target`` to this gallery's sightings; what it has is only given its payload."""
+        new = 0
+        for some in _batches(self.find(), _BATCH):
+            want = {s.id: replace(s, model=model.short).payload() for s in some}
+            have = {p.id: dict(p.payload) for p in target.get(list(want))}
+            target.replace_payloads({i: want[i] for i in have if have[i] != want[i]})
+            fresh = [s for s in some if s.id not in have]
+            if fresh:
+                target.add([s.id for s in fresh], vectors(fresh), [want[s.id] for s in fresh])
+            new += len(fresh)
+            progress(len(some))
+        if prune and target.count(Where()) != len(self):
+            here = {p.id for p in self.points.scan(Where(), fields=())}
+            extra = [p.id for p in target.scan(Where(), fields=()) if p.id not in here]
+            for start in range(0, len(extra), 1000):
+                target.delete(Where(ids=tuple(extra[start : start + 1000])))
+        return new
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def require_encoder(self, purpose: str) -> Encoder:
+        """The encoder, or an ``InputError`` that says what it is needed for."""
+        if self.encoder is None:
+            raise InputError(f"to {purpose}, the gallery needs its model: give --model.")
+        return self.encoder
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold off other threads' changes."""
+        with self._changing:
+            yield
+
+    def _drop_rejections(self, person: str) -> int:
+        """Take a name out of all rejections; returns of how many."""
+        touched = [
+            replace(s, rejected=tuple(r for r in s.rejected if r != person))
+            for s in self.find(Where(rejected_for=(person,)))
+        ]
+        self.points.replace_payloads({s.id: s.payload() for s in touched})
+        return len(touched)
+
+    def _shown(self, names: Iterable[str]) -> set[str]:
+        """Those of the pictures that some sighting still shows."""
+        shown: set[str] = set()
+        for some in _batches(names, 500):
+            found = self.points.scan(Where(pictures=tuple(some)), fields=("picture",))
+            shown |= {p.payload["picture"] for p in found}
+        return shown
+
+    def _pictures_used(self) -> set[str]:
+        return {
+            p.payload.get("picture", "") for p in self.points.scan(Where(), fields=("picture",))
+        }
+
+    def _stale(self) -> list[str]:
+        return [n for n in self._home.names() if n != self._manifest["points"]]
+
+    def _set_unerased(self, value: bool) -> None:
+        if self._manifest["unerased"] != value:
+            self._manifest["unerased"] = value
+            self._home.write(self._manifest)
+
+    def _erase(self) -> bool:
+        self.points.optimize()
+        self._set_unerased(False)
+        return self.points.erases
+
+    def _erased(self) -> bool:
+        return self.points.erases and not self._manifest["unerased"]
+
+
+def valid_id(id: str) -> str:
+    """``id``, or an ``InputError`` where it is no id at all."""
+    import uuid
+
+    try:
+        return str(uuid.UUID(str(id)))
+    except ValueError:
+        raise InputError(
+            f"{id!r} is not the id of a sighting; it looks like "
+            "1b4e28ba-2fa1-51d2-883f-0016d3cca427."
+        ) from None
+
+
+def _new_manifest(model: Model, quantization: Quantization) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "made_by": f"crosscam {crosscam.__version__}",
+        "made": format_time(round(time.time(), 3)),
+        "model": {
+            "hash": model.hash,
+            "dim": model.dim,
+            "name": model.name,
+            "parts": {k: list(v) for k, v in model.parts.items()},
+        },
+        "quantization": quantization,
+        "points": f"points-{model.short}",
+        "unerased": False,
+    }
+
+
+def _model(manifest: dict[str, Any]) -> Model:
+    values = manifest["model"]
+    parts = {k: (int(a), int(b)) for k, (a, b) in values.get("parts", {}).items()}
+    return Model(values["hash"], int(values["dim"]), values.get("name", ""), parts)
+
+
+def _require_format(manifest: dict[str, Any], place: object) -> None:
+    version = manifest.get("format")
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        raise GalleryError(
+            f"{place} has gallery format {version}, and this crosscam reads {FORMAT}. "
+            + ("Install a newer crosscam." if newer else "It is not a gallery of crosscam.")
+        )
+
+
+def _require_model(have: Model, given: Model, place: object) -> None:
+    if have.hash == given.hash and have.dim == given.dim:
+        return
+    raise GalleryError(
+        f"{place} holds vectors of the model {have.name or 'unnamed'} ({have.short}, {have.dim} "
+        f"dimensions), but {given.name or 'the model given'} ({given.short}, {given.dim} "
+        "dimensions) was given, and their vectors cannot be compared. Give the same model, or "
+        "make all vectors again: crosscam gallery reembed."
+    )
+
+
+def _require_gallery(folder: Path, *, creating: bool) -> None:
+    if folder.is_file():
+        raise GalleryError(f"{folder} is a file; a gallery is a folder.")
+    if (folder / "gallery.json").is_file():
+        return
+    if not creating:
+        raise GalleryError(
+            f"{folder} is not a gallery (it has no gallery.json). Make one: "
+            f"crosscam gallery add PICTURES --gallery {folder} --model MODEL."
+        )
+    strange = [p.name for p in folder.iterdir() if p.name not in _OWN and
+               not p.name.startswith("points-")] if folder.is_dir() else []  # fmt: skip
+    if strange:
+        raise GalleryError(
+            f"{folder} is not a gallery and holds other files ({', '.join(sorted(strange)[:3])}). "
+            "Give an empty or a new folder."
+        )
+
+
+_OWN = {"lock", "lock.holder", "pictures"}
+
+
+def _picture_folder(place: str | Path, pictures: Path | None) -> Path:
+    if pictures is None:
+        raise InputError(
+            f"a gallery on a server ({place}) keeps its pictures in a folder that all who use it "
+            "can reach: give --pictures FOLDER."
+        )
+    return pictures
+
+
+def _bytes(picture: Path | bytes | npt.NDArray[np.uint8]) -> bytes:
+    if isinstance(picture, np.ndarray):
+        return encode(picture)
+    if isinstance(picture, bytes):
+        data = picture
+    else:
+        try:
+            if picture.stat().st_size > MAX_BYTES:
+                raise ImageError(f"more than {MAX_BYTES:,} bytes are not read.")
+            data = picture.read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot be read ({error.strerror or error}).") from error
+    if not data:
+        raise ImageError("is empty (0 bytes).")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"more than {MAX_BYTES:,} bytes are not read.")
+    return data
+
+
+def checked_vectors(vectors: Vectors, count: int, dim: int) -> Vectors:
+    """Vectors [count, dim] of unit length, or a ``GalleryError``."""
+    array = np.ascontiguousarray(vectors, np.float32)
+    if array.shape != (count, dim):
+        raise GalleryError(
+            f"vectors must be [{count}, {dim}] float32, got {list(array.shape)}: the model and the "
+            "gallery do not fit."
+        )
+    lengths = np.einsum("nd,nd->n", array, array)
+    if not np.all(np.abs(lengths - 1) < 1e-3):  # also catches NaN
+        worst = int(np.argmax(~(np.abs(lengths - 1) < 1e-3)))
+        raise GalleryError(
+            f"vectors must have unit length, but number {worst} has length "
+            f"{float(np.sqrt(lengths[worst])):.4g}. Divide each by its length."
+        )
+    return array
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
+
+
+def _disk_bytes(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    return sum(
+        p.stat().st_blocks * 512 if hasattr(p.stat(), "st_blocks") else p.stat().st_size
+        for p in folder.rglob("*")
+        if p.is_file()
+    )

@@ -1,0 +1,192 @@
+"""Pictures beside a gallery: files named by the SHA-256 of their bytes, kept as they came.
+
+A file is written under another name and renamed, so that it is whole or not there; the same
+picture is kept once.  The bytes are kept (not decoded and coded again), because a vector made
+again from them must be the same.  They are untrusted: show them through :mod:`crosscam.image`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from crosscam.errors import GalleryError, ImageError, MissingExtraError
+from crosscam.files import disk_errors, flush, write_atomically
+
+__all__ = ["Pictures", "exclusive", "picture_name"]
+
+_NAME = re.compile(r"[0-9a-f]{64}\.(jpg|png|webp|bmp|tif|gif|ppm)")
+_STARTS = (
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG", "png"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"GIF8", "gif"),
+    *((b"P%d" % n, "ppm") for n in range(1, 7)),
+)
+_FLUSH_ONE_BY_ONE = 64
+
+
+def picture_name(data: bytes) -> str:
+    """SHA-256 and a suffix told from the content, whatever the file was called.
+
+    Raises:
+        ImageError: the bytes begin like no picture.
+    """
+    head = data[:12]
+    suffix = next((s for start, s in _STARTS if head.startswith(start)), None)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        suffix = "webp"
+    if suffix is None:
+        raise ImageError("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM).")
+    return f"{hashlib.sha256(data).hexdigest()}.{suffix}"
+
+
+def encode(picture: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 [h, w, 3] as JPEG (quality 95, no chroma subsampling), for crops cut from videos."""
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+class Pictures:
+    """The picture files below ``folder``: ``ab/abcd....jpg``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._unflushed: list[Path] = []
+
+    def path(self, name: str) -> Path:
+        """Where a picture lies; ``name`` as :func:`picture_name` gave it."""
+        if not _NAME.fullmatch(name):
+            raise GalleryError(f"{name!r} is not the name of a stored picture.")
+        return self.folder / name[:2] / name
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep ``data`` under its name; does nothing where it is there already."""
+        path = self.path(name)
+        if path.is_file() and path.stat().st_size == len(data):
+            return
+        temporary = path.with_name(f".{name}.writing")
+        with disk_errors(path, "all sightings that were acknowledged"):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self._unflushed.append(path)
+
+    def flush(self) -> None:
+        """Make the pictures put so far survive a power cut."""
+        paths, self._unflushed = self._unflushed, []
+        with disk_errors(self.folder, "all sightings that were acknowledged"):
+            if len(paths) > _FLUSH_ONE_BY_ONE and hasattr(os, "sync"):
+                os.sync()  # once for all is much quicker than thousands one by one
+                return
+            for path in paths:
+                if path.is_file():
+                    flush(path)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture.
+
+        Raises:
+            GalleryError: it is not there.
+        """
+        try:
+            return self.path(name).read_bytes()
+        except OSError as error:
+            raise GalleryError(
+                f"the picture {name} of the gallery cannot be read ({error.strerror}). "
+                "`crosscam gallery verify` lists what is missing."
+            ) from error
+
+    def sound(self, name: str) -> bool:
+        """Whether the picture is there and its bytes have the hash in its name."""
+        try:
+            return hashlib.sha256(self.path(name).read_bytes()).hexdigest() == name[:64]
+        except OSError:
+            return False
+
+    def names(self) -> Iterator[str]:
+        """All pictures that are there, folder by folder."""
+        for path in self._files():
+            if _NAME.fullmatch(path.name):
+                yield path.name
+
+    def leftovers(self) -> list[Path]:
+        """Files that a killed process left half written."""
+        return [p for p in self._files() if p.name.endswith(".writing")]
+
+    def delete(self, names: Iterable[str]) -> int:
+        """Remove pictures; returns how many were there."""
+        count = 0
+        for name in names:
+            path = self.path(name)
+            with disk_errors(path, "nothing was lost"):
+                try:
+                    path.unlink()
+                    count += 1
+                except FileNotFoundError:
+                    continue
+        return count
+
+    def _files(self) -> Iterator[Path]:
+        if not self.folder.is_dir():
+            return
+        for inner in sorted(self.folder.iterdir()):
+            if inner.is_dir() and len(inner.name) == 2:
+                yield from sorted(inner.iterdir())
+
+
+@contextmanager
+def exclusive(folder: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of a gallery's folder; the system lets go of it if the process dies.
+
+    Raises:
+        GalleryError: another process (or another place in this one) has it; it is named.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise MissingExtraError(
+            "galleries need filelock: pip install 'crosscam[gallery]'."
+        ) from error
+    holder = folder / "lock.holder"
+    lock = FileLock(folder / "lock", timeout=0, is_singleton=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            who = holder.read_text(encoding="utf-8").strip()
+        except OSError:
+            who = "another process"
+        raise GalleryError(
+            f"{folder} is in use by {who}. Only one process can have a gallery open: close it, or "
+            "ask it through `crosscam serve`."
+        ) from None
+    except OSError as error:
+        raise GalleryError(
+            f"{folder} cannot be locked ({error.strerror or error}). Give a folder that you may "
+            "write to."
+        ) from error
+    try:
+        write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()} ({doing})\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
