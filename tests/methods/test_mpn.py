@@ -269,6 +269,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"num_parts": 8},
     {"num_parts": 4},
     {"num_parts": 1},
+    {"neck": "msfl", "neck_width": 16},
+    {"neck": "msfl", "neck_width": 16, "prior": "extent", "attention": True},
 ]
 
 
@@ -318,6 +320,8 @@ def test_deployed_are_the_main_tasks_alone(options: dict[str, Any]) -> None:
     before = method.embed(data.images)
     cost = describe(method, SIZE)
     deployed = [*method.backbone.parameters(), *method.main.parameters()]
+    if method.neck is not None:
+        deployed += method.neck.parameters()
     assert cost.params_deploy == sum(p.numel() for p in deployed)
     assert cost.feature_dim == method.dim == 3 * WIDTH
     for name in ("auxiliary", "auxiliary_classifiers", "main_classifiers"):
@@ -597,6 +601,28 @@ def test_without_auxiliary_tasks_no_prior_is_needed() -> None:
 def test_settings_out_of_range_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         build(**options)
+
+
+def test_the_pyramid_is_one_map_of_the_maxima_of_its_levels() -> None:
+    method = build(neck="msfl", neck_width=16).eval()
+    stages = method.backbone.stages(batch(method).images)
+    assert method.neck is not None
+    found = method.neck(stages)
+    levels = method.neck.msff(method.neck.csip(stages))
+    assert found.shape == (6, 64, 6, 3)
+    assert [x.shape[2:] for x in levels] == [(24, 12), (12, 6), (6, 3), (6, 3)]
+    for number, factor in enumerate((4, 2, 1, 1)):
+        naive = F.max_pool2d(levels[number], factor)
+        assert torch.equal(found[:, 16 * number : 16 * number + 16], naive)
+
+
+def test_the_gradient_regularizer_reaches_the_backbone_through_parts() -> None:
+    method = build(msgr=0.1, prior="extent")
+    terms = method(batch(method))
+    terms["msgr"].backward()
+    gradient = method.main.first.weight.grad
+    assert gradient is not None
+    assert gradient.any()
 
 
 # --- paper size and recipe ----------------------------------------------------------------------

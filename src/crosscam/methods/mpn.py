@@ -35,14 +35,15 @@ ATs: not in cross-entropy (whose mean stays over the batch), nor in the class me
 side.  In the batch statistics of E2_k the main task's vector stands in for it.
 
 Ours: K that does not divide the map's rows gets stripes of ceil(rows / K) rows that overlap;
-halves of rows round up; ``sharing``, ``statistics``, ``align_by``, weights and ``neck`` turn the
-axes of the ablation; K layers are computed as one, and E1_k, being pointwise, is computed once
-for both tasks where they see the same map.
+halves of rows round up; ``sharing``, ``statistics``, ``align_by`` and weights turn the axes of
+the ablation; ``neck="msfl"`` puts the tasks on the pyramid of ``methods.msfl``, whose levels are
+brought to the cells of the last map by their maxima and stacked; K layers are computed as one,
+and E1_k, being pointwise, is computed once for both tasks where they see the same map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -52,6 +53,7 @@ from torch.nn import functional as F
 from crosscam.errors import RecipeError
 from crosscam.methods import BackboneSettings, Method, unit
 from crosscam.nn import losses
+from crosscam.nn.pyramid import CSIP, MSFF
 from crosscam.types import Batch, Prior
 
 NECK, HIP, ANKLE = 0.13, 0.47, 0.96
@@ -80,6 +82,8 @@ class MPN(Method):
         statistics: running statistics of shared normalization, of both tasks (mixed) or of each
             task alone (split); the deployed MT reads them.
         attention: channel attention of each part before E1.
+        neck: what the tasks stand on, the last map of the backbone (none) or MSFL's pyramid.
+        neck_width: channels of each of the four levels of that pyramid.
         auxiliary: weight of the ATs' identity loss; 0 leaves the ATs out, and alignment with them.
         align: weight of the alignment of MTs and ATs; 0 turns it off.
         align_by: align the means of each class, or each sample (picture).
@@ -134,6 +138,8 @@ class MPN(Method):
         sharing: bool = True,
         statistics: Literal["mixed", "split"] = "mixed",
         attention: bool = False,
+        neck: Literal["none", "msfl"] = "none",
+        neck_width: int = 512,
         auxiliary: float = 1.0,
         align: float = 1.0,
         align_by: Literal["class", "sample"] = "class",
@@ -142,9 +148,10 @@ class MPN(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
-        if num_parts < 1 or width < 1:
+        if min(num_parts, width, neck_width) < 1:
             raise RecipeError(
-                f"method.num_parts and method.width must be 1 or more, got {num_parts} and {width}."
+                "method.num_parts, method.width and method.neck_width must be 1 or more, got "
+                f"{num_parts}, {width} and {neck_width}."
             )
         if prior == "parsing" and len(regions) != num_parts:
             raise RecipeError(
@@ -157,7 +164,8 @@ class MPN(Method):
                 f"{auxiliary}, {align} and {triplet}."
             )
         self.backbone = backbone.build()
-        channels = self.backbone.channels[-1]
+        self.neck = Pyramid(self.backbone.channels, neck_width) if neck == "msfl" else None
+        channels = self.backbone.channels[-1] if self.neck is None else self.neck.channels
         split = bool(auxiliary) and sharing and statistics == "split"
         self.main = Embedding(channels, num_parts, width, attention, split)
         self.main_classifiers = PartLinear(num_parts, width, num_classes, std=0.001)
@@ -182,12 +190,12 @@ class MPN(Method):
 
     def embed(self, images: Tensor) -> Tensor:
         """Unit vectors [B, K * width] of pictures [B, 3, H, W]: S, which the main tasks give."""
-        s, _ = self._main(self.main.reduce(self.backbone(images)))
+        s, _ = self._main(self.main.reduce(self._map(images)))
         return unit(s.flatten(1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Identity losses of MTs (id) and ATs (at), their alignment, and the triplet on S."""
-        maps, pids = self.backbone(batch.images), batch.pids  # F: [B, C, h, w]
+        maps, pids = self._map(batch.images), batch.pids  # F: [B, C, h, w]
         reduced = self.main.reduce(maps)
         s, pooled = self._main(reduced)
         terms = {"id": part_identity(self.main_classifiers(s), pids)}
@@ -211,11 +219,17 @@ class MPN(Method):
 
         A cell has the sum of the channels of E1_k whose maximum lies in it.
         """
-        x = self.main.activate(self.main.reduce(self.backbone(images)), auxiliary=False).float()
+        x = self.main.activate(self.main.reduce(self._map(images)), auxiliary=False).float()
         values, cells = x.flatten(3).max(3)  # [B, K, width]
         found = torch.zeros_like(x[:, :, 0]).flatten(2).scatter_add_(2, cells, values)
         maps = found.view(*x.shape[:2], *x.shape[3:]).unbind(1)
         return dict(zip(self.slices, maps, strict=True))
+
+    def _map(self, images: Tensor) -> Tensor:
+        """F [B, C, h, w] of pictures [B, 3, H, W]."""
+        stages = self.backbone.stages(images)
+        found: Tensor = stages[-1] if self.neck is None else self.neck(stages)
+        return found
 
     def _main(self, reduced: Tensor) -> tuple[Tensor, Tensor]:
         """s and its pooled vectors, both [B, K, width], from what E1 reduced the map to."""
@@ -346,6 +360,21 @@ class Embedding(nn.Module):
     def refine(self, pooled: Tensor, auxiliary: bool) -> Tensor:
         x = F.relu(self.second_norm(self.second(pooled).flatten(1), auxiliary))
         return _by_part(x, self.parts)
+
+
+class Pyramid(nn.Module):
+    """The pyramid of MSFL as one map: levels [B, width, h_l, w_l] to [B, 4 * width, h_4, w_4]."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.channels = len(channels) * width
+        self.csip = CSIP(channels, width)
+        self.msff = MSFF(width, (3, 2, 1, 0), inner=max(width // 4, 1))
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        size = stages[-1].shape[2:]
+        levels = self.msff(self.csip(stages))
+        return torch.cat([F.adaptive_max_pool2d(x, size) for x in levels], 1)
 
 
 class ChannelAttention(nn.Module):
