@@ -22,7 +22,8 @@ LAYERS = [
     {"recipe", "priors"},
     {"training"},
     {"embedder", "describe", "viz"},
-    {"evaluate", "search", "annotate", "calibrate", "serve"},
+    {"evaluate", "search", "annotate", "calibrate", "gallery"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 ]
