@@ -22,7 +22,7 @@ LAYERS = [
     {"recipe", "priors"},
     {"training"},
     {"embedder", "describe", "viz"},
-    {"evaluate", "search", "annotate", "calibrate", "gallery"},
+    {"evaluate", "search", "annotate", "calibrate", "convert", "gallery"},
     {"serve"},
     {"cli"},
     {"__main__"},

@@ -92,6 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--json", action="store_true", help="print JSON")
     search.add_argument("--quiet", action="store_true", help="no progress bars")
 
+    explain = command("explain", _explain, "Show what runs look at, as a sheet of maps.")
+    explain.add_argument("what", nargs="+", metavar="RUN|IMAGE",
+                         help="one or several run folders, then pictures")  # fmt: skip
+    explain.add_argument("--images", type=Path, nargs="+", default=[], help="more pictures")
+    explain.add_argument(
+        "-o", "--out", type=Path, default=Path("explain.jpg"), help="sheet to write"
+    )
+    explain.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+
     score = command("score", _score, "Evaluate features of any model from an .npz file.")
     score.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
     score.add_argument("--rerank", action="store_true", help="after k-reciprocal re-ranking")
@@ -137,6 +146,53 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("--workers", type=int, default=0, help="processes; 0 is one per processor")
     synth.add_argument("--sheet", action="store_true", help="write a contact sheet instead")
     synth.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    prior = command("prior", _prior, "Make, list and show what guides training: masks and such.")
+    kinds = prior.add_subparsers(title="verbs", dest="verb", required=True)
+    points = kinds.add_parser("keypoints", help="Joints, from a pose network or a table.")
+    points.add_argument("--model", default="", metavar="FILE",
+                        help="pose network, ONNX or TFLite, or rtmlib:balanced")  # fmt: skip
+    points.add_argument("--csv", type=Path, help="table: file, JOINT_x, JOINT_y, ... in pixels")
+    masks = kinds.add_parser("masks", help="Part masks, from keypoints or a network.")
+    masks.add_argument("--model", default="", metavar="FILE",
+                       help="parsing network (ONNX), or a run of `train parts`")  # fmt: skip
+    masks.add_argument("--keypoints", default="", metavar="PRODUCER", help="whose keypoints")
+    masks.add_argument("--least", type=float, default=0.2, help="least visibility of a joint")
+    texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg`.")
+    texture.add_argument("--model", default="", metavar="RUN", help="the run")
+    show = kinds.add_parser("show", help="A contact sheet of random pictures with their priors.")
+    for verb in (points, masks, texture, show):
+        verb.add_argument("name", help="data set name (crosscam data list)")
+        verb.add_argument("--root", required=True, help="its folder, or the CSV file")
+        verb.add_argument("--partial", action="store_true", help="accept a subset")
+        verb.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+        verb.add_argument("--out", type=Path, required=True,
+                          help="picture to write" if verb is show else "folder of its priors")  # fmt: skip
+        if verb is not show:
+            verb.add_argument("--quiet", action="store_true", help="no progress bar")
+    for verb in (masks, texture):
+        verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+    show.add_argument("--priors", type=Path, help="folder of its priors (rendered people: none)")
+    show.add_argument("--kind", choices=("masks", "keypoints", "texture"), help="only these")
+    show.add_argument("--count", type=int, default=24, help="pictures")
+    show.add_argument("--seed", type=int, default=0, help="of their choice")
+    for kind in ("masks", "keypoints", "texture"):
+        show.add_argument(f"--{kind}", default="", metavar="PRODUCER",
+                          help="which, where the folder has several")  # fmt: skip
+    listed = kinds.add_parser("list", help="What a folder of priors holds.")
+    listed.add_argument("folder", type=Path)
+
+    convert = command("convert", _convert, "Make a run of weights from another toolkit.")
+    convert.add_argument("file", type=Path, help=".safetensors, or a PyTorch file of tensors")
+    convert.add_argument("out", type=Path, help="run folder to create")
+    convert.add_argument("--toolkit", default="auto",
+                         help="torchreid, fast-reid, strong-baseline, or auto")  # fmt: skip
+    convert.add_argument("--last-stride", type=int, choices=(1, 2), help="of a ResNet")
+    convert.add_argument("--stem", choices=("standard", "no-relu", "ceil-pool"), help="of a ResNet")
+    convert.add_argument("--size", default="256x128", help="HEIGHTxWIDTH it was trained with")
+    convert.add_argument("--trained-on", default="unknown", help="the data, for the card")
+    convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
+    convert.add_argument("--license", default="unknown", help="licence of the weights")
 
     command("methods", _methods, "List methods, backbones and shipped recipes.")
     return parser
@@ -284,6 +340,18 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from crosscam import embedder
+    from crosscam.explain import explain
+
+    first, *rest = options.what
+    runs = [first, *(r for r in rest if Path(r).is_dir())]
+    pictures = [Path(r) for r in rest if not Path(r).is_dir()] + options.images
+    models = [embedder.load(run, device=options.device) for run in runs]
+    print(f"sheet  {explain(models, pictures, options.out)}")
+    return 0
+
+
 def _score(options: argparse.Namespace) -> int:
     from crosscam.retrieval import score_file
 
@@ -345,6 +413,33 @@ def _synth(options: argparse.Namespace) -> int:
     )
     print(f"rendered people: {folder}")
     print(f"next:   crosscam train demo data.name=rendered data.root={folder}")
+    return 0
+
+
+def _prior(options: argparse.Namespace) -> int:
+    from crosscam.annotate import run
+
+    return run(options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from crosscam.convert import convert
+
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", options.size)
+    if match is None:
+        raise InputError(f"--size must be HEIGHTxWIDTH, as 256x128, got {options.size!r}.")
+    found = convert(
+        options.file,
+        options.out,
+        toolkit=options.toolkit,
+        last_stride=options.last_stride,
+        stem=options.stem,
+        size=(int(match[1]), int(match[2])),
+        trained_on=options.trained_on,
+        terms=options.terms,
+        license=options.license,
+    )
+    print(found.text())
     return 0
 
 
