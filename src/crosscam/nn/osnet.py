@@ -96,8 +96,9 @@ class OSBlock(nn.Module):
         y = self.conv1(x)
         streams = [self.conv2a(y), self.conv2b(y), self.conv2c(y), self.conv2d(y)]
         # The gate has no statistics over the batch, so one call serves the four streams.
-        pooled = torch.cat([s.mean((2, 3), keepdim=True) for s in streams])  # [4B, mid, 1, 1]
-        gates = self.gate(pooled).chunk(4)
+        pooled = torch.stack([s.mean((2, 3), keepdim=True) for s in streams])  # [4, B, mid, 1, 1]
+        # No chunk(4): tracing for export would tie it to one batch size.
+        gates = self.gate(pooled.flatten(0, 1)).unflatten(0, (4, -1))
         y = gates[0] * streams[0]
         for gate, stream in zip(gates[1:], streams[1:], strict=True):
             y = y + gate * stream
