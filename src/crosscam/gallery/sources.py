@@ -1,0 +1,237 @@
+"""What can be added to a gallery: a folder of crops, or a list in a CSV file.
+
+File names say where and when a picture was taken if they look like Market-1501's
+(``0002_c1s1_000451_03.jpg``: camera 1, sequence 1, frame 451) or carry ``_c3`` or ``_cam3``.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
+from pathlib import Path
+from typing import Literal
+
+from crosscam.errors import DataError, InputError
+from crosscam.gallery.gallery import Item
+from crosscam.gallery.sighting import clean_name, parse_time
+from crosscam.image import EXTENSIONS
+
+__all__ = ["COLUMNS", "Items", "People", "from_csv", "from_files", "from_folder"]
+
+People = Literal["none", "folder", "name"]
+
+COLUMNS = ("path", "camera", "time", "frame", "track", "box", "quality", "person")
+"""Columns of a CSV file; only ``path`` is required."""
+
+_MARKET = re.compile(r"^(?P<pid>-?\d+)_c(?P<cam>\d+)s(?P<seq>\d+)_(?P<frame>\d+)(?:_\d+)?$")
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d{1,4})(?:s\d+)?(?=_|$)", re.IGNORECASE)
+_NOBODY = ("-1", "0")  # junk and distractors of Market-1501
+
+
+@dataclass(frozen=True)
+class Items:
+    """What was found, and what the reader should know."""
+
+    items: Sequence[Item]
+    notes: list[str] = field(default_factory=list)
+
+
+def from_folder(
+    root: Path, *, camera: str = "", time: float | None = None, people: People = "none"
+) -> Items:
+    """The pictures below a folder, in the order of their names.
+
+    Args:
+        root: the folder; hidden files and folders are passed over.
+        camera: of all pictures; "" reads it from their names.
+        time: of all pictures, in seconds since 1970 UTC.
+        people: "folder" names a person by the folder right below ``root``, "name" by the number
+            that a Market-1501 name begins with.
+
+    Raises:
+        DataError: no such folder, or no pictures in it.
+    """
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "not there"
+        raise DataError(f"{root} is {kind}: give a folder of pictures.")
+    found: list[Path] = []
+    for base, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [
+            Path(base, f)
+            for f in sorted(files)
+            if not f.startswith(".") and Path(f).suffix.lower() in EXTENSIONS
+        ]
+    if not found:
+        raise DataError(
+            f"{root} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."
+        )
+    return from_files(found, root=root, camera=camera, time=time, people=people)
+
+
+def from_files(
+    paths: Sequence[Path],
+    *,
+    root: Path | None = None,
+    camera: str = "",
+    time: float | None = None,
+    people: People = "none",
+) -> Items:
+    """Picture files, as :func:`from_folder`."""
+    items, unnamed = [], 0
+    for path in paths:
+        stem = _text(path.stem)
+        market = _MARKET.match(stem)
+        tagged = _CAMERA.search(stem)
+        person = ""
+        if people == "folder" and root is not None:
+            below = path.relative_to(root).parts
+            person = _text(below[0]) if len(below) > 1 else ""
+        elif people == "name" and market and market["pid"] not in _NOBODY:
+            person = market["pid"]
+        own = market["cam"] if market else tagged[1] if tagged else ""
+        unnamed += not (camera or own)
+        items.append(
+            Item(
+                path,
+                camera=camera or own,
+                time=time,
+                frame=f"s{market['seq']}:{market['frame']}" if market else "",
+                source=_text(path),
+                person=clean_name(person) if person else "",
+            )
+        )
+    notes = []
+    if unnamed:
+        notes.append(
+            f"{unnamed:,} of {len(items):,} pictures have no camera in their name (_c3 or _cam3); "
+            "--camera names one for all, a CSV file one for each."
+        )
+    return Items(items, notes)
+
+
+def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
+    """A list of pictures: a header line with ``path`` and any of the other ``COLUMNS``.
+
+    ``path`` is relative to the CSV file.  ``time`` is ISO 8601 (without an offset: in ``zone``)
+    or seconds since 1970.  ``frame`` is any word: equal ones of one camera were seen together.
+    ``box`` is "left top right bottom" in pixels of the frame that the picture was cut from.
+    ``quality`` is 0..1.  Other columns are passed over, and named in the notes.
+
+    Raises:
+        DataError: unreadable, no ``path`` column, or rows that cannot be understood; all of them
+            are counted and the first ones quoted, and nothing is added.
+    """
+    rows, header = _read(path)
+    items: list[Item] = []
+    bad: list[str] = []
+    for line, cells in rows:
+        row = {h: c.strip() for h, c in zip(header, cells, strict=False)}
+        if not row.get("path"):
+            bad.append(f"line {line}: no path")
+            continue
+        file = path.parent / row["path"]
+        try:
+            items.append(
+                Item(
+                    file,
+                    camera=_word(row, "camera"),
+                    time=parse_time(row["time"], zone) if row.get("time") else None,
+                    frame=_word(row, "frame"),
+                    track=_word(row, "track"),
+                    source=_text(file),
+                    box=_box(row["box"]) if row.get("box") else None,
+                    quality=_quality(row["quality"]) if row.get("quality") else None,
+                    person=_word(row, "person"),
+                )
+            )
+        except InputError as error:
+            bad.append(f"line {line}: {error}")
+    if bad:
+        raise DataError(
+            f"{path}: {len(bad):,} of {len(rows):,} rows cannot be understood. "
+            + " ".join(bad[:3])
+            + (" ..." if len(bad) > 3 else "")
+        )
+    if not items:
+        raise DataError(f"{path} lists no pictures: it has a header only.")
+    other = [h for h in header if h and h not in COLUMNS]
+    notes = [f"columns that are not read: {', '.join(other)}"] if other else []
+    return Items(items, notes)
+
+
+def _read(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start:,}). Save it as 'CSV UTF-8'."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            if any(c.strip() for c in cells):
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num} cannot be read: {error}.") from error
+    header = [c.strip().lower() for c in rows[0][1]] if rows else []
+    for name in header:
+        close = difflib.get_close_matches(name, COLUMNS, 1, 0.75)
+        if name not in COLUMNS and close and close[0] not in header:
+            raise DataError(f"{path} has a column {name!r}; is {close[0]!r} meant? Rename it.")
+    if "path" not in header:
+        raise DataError(
+            f"{path} needs a header line with path, and may have {', '.join(COLUMNS[1:])}; "
+            f"got {', '.join(header[:8]) or 'an empty file'}."
+        )
+    twice = {h for h in header if h and header.count(h) > 1}
+    if twice:
+        raise DataError(f"{path} has the column {sorted(twice)[0]!r} more than once.")
+    return rows[1:], header
+
+
+def _word(row: dict[str, str], key: str) -> str:
+    text = row.get(key, "")
+    return clean_name(text, f"the {key}") if text else ""
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    numbers = _floats(text.replace(",", " ").split(), 4, f"box {text!r}")
+    left, top, right, bottom = numbers
+    if left >= right or top >= bottom:
+        raise InputError(f"box {text!r} must be left top right bottom, left < right, top < bottom.")
+    return left, top, right, bottom
+
+
+def _quality(text: str) -> float:
+    (value,) = _floats([text], 1, f"quality {text!r}")
+    if not 0 <= value <= 1:
+        raise InputError(f"quality {text!r} must be in 0..1.")
+    return value
+
+
+def _floats(words: Sequence[str], count: int, what: str) -> list[float]:
+    read: Callable[[str], float] = float
+    try:
+        numbers = [read(w) for w in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{what} must be {count} number{'s' if count > 1 else ''}.")
+    return numbers
+
+
+def _text(path: Path | str) -> str:
+    """A path as text that can be stored: bytes that are no UTF-8 become question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
