@@ -44,6 +44,7 @@ class Embedder:
     ap: Literal["rank-precision", "trapezoid"] = "rank-precision"
     card: dict[str, Any] | None = None
     recipe: Recipe | None = None
+    method: Method | None = None  # what computes the vectors, if it was learned
 
     def files(self, paths: Sequence[Path], *, progress: bool = False) -> Vectors:
         """Vectors of picture files, [N, D].  Memory: 2,048 decoded pictures at a time.
@@ -155,6 +156,7 @@ def of_method(
         recipe.test.ap,
         card,
         recipe,
+        method,
     )
 
 

@@ -1,7 +1,7 @@
-"""Ranked lists as a page and as a picture.
+"""Ranked lists as a page and as a picture, and maps laid over pictures.
 
-A row is a query on the left and its best gallery images beside it, best first: green frame for
-the same person, red for another one, gray where nobody knows.
+A row of a ranked list is a query on the left and its best gallery images beside it, best first:
+green frame for the same person, red for another one, gray where nobody knows.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from crosscam import image
 from crosscam.errors import ImageError, InputError
 from crosscam.files import write_atomically
 
-__all__ = ["Hit", "Row", "ranked_page", "ranked_picture"]
+__all__ = ["Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
 
 _RIGHT, _WRONG, _UNKNOWN = "#1a9850", "#d73027", "#8a8f98"
 _THUMB = (128, 64)  # height, width in pixels: what a crop is shown at
@@ -132,6 +135,80 @@ def ranked_picture(path: Path, rows: Sequence[Row], *, scale: int = 2) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=90)
     return path
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns of a sheet that stand together."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[image.Picture]]  # one row a picture, one cell a column
+
+
+def sheet(path: Path, blocks: Sequence[Block], *, height: int = 192) -> Path:
+    """Write blocks of cells side by side as one PNG or JPEG picture; returns ``path``.
+
+    Every cell is drawn ``height`` pixels high, as wide as its picture's shape asks.
+    """
+    if not blocks or not blocks[0].rows:
+        raise InputError("a sheet needs at least one block of one row.")
+    gap, space, head = 4, 20, 44
+    left = gap
+    places: list[list[tuple[int, int]]] = []
+    for block in blocks:
+        places.append([])
+        for cell in block.rows[0]:
+            width = max(round(height * cell.shape[1] / cell.shape[0]), 1)
+            places[-1].append((left, width))
+            left += width + gap
+        left += space
+    rows = len(blocks[0].rows)
+    page = Image.new("RGB", (left - space, head + rows * (height + gap)), "white")
+    draw = ImageDraw.Draw(page)
+    title, label = ImageFont.load_default(15), ImageFont.load_default(11)
+    for block, columns in zip(blocks, places, strict=True):
+        across = columns[-1][0] + columns[-1][1] - columns[0][0]
+        draw.text((columns[0][0], 4), _fitting(block.title, title, across), "#1d2127", title)
+        for (at, width), name in zip(columns, block.columns, strict=True):
+            draw.text((at, 26), _fitting(name, label, width), "#5c6470", label)
+        for number, cells in enumerate(block.rows):
+            top = head + number * (height + gap)
+            for (at, width), cell in zip(columns, cells, strict=True):
+                shown = Image.fromarray(cell).resize((width, height), Image.Resampling.BICUBIC)
+                page.paste(shown, (at, top))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path, quality=90)
+    return path
+
+
+def overlay(picture: image.Picture, values: npt.NDArray[np.floating]) -> image.Picture:
+    """A map [h, w] as colors over a picture [H, W, 3], from dark (its least) to light (its most).
+
+    The picture shines through in gray.  A map that is the same everywhere is dark.
+    """
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    cells = Image.fromarray((255 * scaled).astype(np.uint8))
+    size = (picture.shape[1], picture.shape[0])
+    level = np.asarray(cells.resize(size, Image.Resampling.BILINEAR)) / 255
+    at = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(level, at, channel) for channel in np.array(_HEAT).T], -1)
+    gray = picture.mean(-1, keepdims=True)
+    mixed: image.Picture = (0.35 * gray + 0.65 * heat).astype(np.uint8)
+    return mixed
+
+
+_HEAT = ((0, 0, 40), (85, 15, 110), (190, 50, 85), (250, 140, 10), (255, 250, 160))
+
+
+def _fitting(text: str, font: Any, width: int) -> str:
+    """``text``, cut from the left until it is at most ``width`` pixels wide."""
+    shown = text
+    while shown and font.getlength(shown) > width:
+        text = text[1:]
+        shown = f"\u2026{text}" if text else ""
+    return shown
 
 
 def _figure(path: Path, kind: str, text: str, title: str) -> str:
