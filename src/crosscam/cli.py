@@ -19,8 +19,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 fine, 1 an error was printed, 130 interrupted)."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser(words)
+    options, rest = parser.parse_known_args(words)
     run: Callable[[argparse.Namespace], int] | None = getattr(options, "run", None)
     if run is None:
         parser.print_help()
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="crosscam", description="Finds the same person again across cameras."
     )
@@ -161,13 +162,17 @@ def _parser() -> argparse.ArgumentParser:
     texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg`.")
     texture.add_argument("--model", default="", metavar="RUN", help="the run")
     show = kinds.add_parser("show", help="A contact sheet of random pictures with their priors.")
-    for verb in (points, masks, texture, show):
+    for verb, out in (
+        (points, "folder of its priors"),
+        (masks, "folder of its priors"),
+        (texture, "folder of its priors"),
+        (show, "picture to write"),
+    ):
         verb.add_argument("name", help="data set name (crosscam data list)")
         verb.add_argument("--root", required=True, help="its folder, or the CSV file")
         verb.add_argument("--partial", action="store_true", help="accept a subset")
         verb.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
-        verb.add_argument("--out", type=Path, required=True,
-                          help="picture to write" if verb is show else "folder of its priors")  # fmt: skip
+        verb.add_argument("--out", type=Path, required=True, help=out)
         if verb is not show:
             verb.add_argument("--quiet", action="store_true", help="no progress bar")
     for verb in (masks, texture):
@@ -193,6 +198,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--trained-on", default="unknown", help="the data, for the card")
     convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
     convert.add_argument("--license", default="unknown", help="licence of the weights")
+
+    gallery = command("gallery", _gallery, "Keep, search, name and forget sightings of people.")
+    if words[:1] == ["gallery"]:  # its many arguments stand with its code, which is heavy
+        from crosscam.gallery.command import add_arguments
+
+        add_arguments(gallery)
 
     command("methods", _methods, "List methods, backbones and shipped recipes.")
     return parser
@@ -441,6 +452,13 @@ def _convert(options: argparse.Namespace) -> int:
     )
     print(found.text())
     return 0
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from crosscam.encoder import Encoder
+    from crosscam.gallery.command import run
+
+    return run(options, Encoder.load)
 
 
 def _methods(_options: argparse.Namespace) -> int:

@@ -1,0 +1,178 @@
+"""What a gallery holds and what a search found, as pages that hold their pictures themselves.
+
+Pictures are decoded and coded again as small JPEGs: the stored bytes are never shown as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from crosscam import image
+from crosscam.errors import ImageError
+from crosscam.files import write_atomically
+from crosscam.gallery.gallery import Gallery
+from crosscam.gallery.search import Found, Hit
+from crosscam.gallery.sighting import Sighting, Where, format_time
+
+__all__ = ["Section", "Tile", "found_page", "gallery_page", "write_page"]
+
+_HEIGHT, _WIDEST = 160, 120  # of a thumbnail, in pixels
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture and lines of text under it."""
+
+    picture: Path | None
+    lines: Sequence[str]
+    strong: str = ""  # the line above the others
+    asked: bool = False  # drawn as the query
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tiles under a heading."""
+
+    heading: str
+    tiles: Sequence[Tile]
+    note: str = ""
+
+
+def found_page(
+    path: Path, found: Found, queries: Sequence[Path | None], *, title: str = "Search"
+) -> Path:
+    """Write a search's results; ``queries`` are the pictures that were asked with."""
+    asked = [Tile(q, [q.name if q else ""], "query", asked=True) for q in queries]
+    tiles = [_hit(rank, hit) for rank, hit in enumerate(found.hits, 1)]
+    notes = [
+        "Best match first. The number is the cosine similarity of the vectors; a match is a lead, "
+        "not an identification: people in like clothes look alike.",
+        *found.notes,
+    ]
+    if not found.hits:
+        notes.append("Nothing in the gallery fits the filters.")
+    sections = [Section("Asked with", asked)] if asked else []
+    return write_page(path, title, [*sections, Section("Found", tiles)], notes)
+
+
+def gallery_page(
+    path: Path, gallery: Gallery, where: Where, *, limit: int = 200, title: str = "Gallery"
+) -> Path:
+    """Write sightings: people first, then what nobody named, by camera; oldest first."""
+    total = gallery.points.count(where)
+    chosen = list(gallery.find(where, limit=limit))
+    chosen.sort(key=lambda s: (s.time or 0.0, s.camera, s.frame, s.id))
+    people: dict[str, list[Sighting]] = {}
+    rest: dict[str, list[Sighting]] = {}
+    for s in chosen:
+        (people if s.person else rest).setdefault(s.person or s.camera, []).append(s)
+    sections = [_section(gallery, name, people[name]) for name in sorted(people)]
+    sections += [
+        _section(gallery, f"Camera {camera}" if camera else "Camera unknown", rest[camera])
+        for camera in sorted(rest)
+    ]
+    notes = [f"{total:,} sightings fit" + (f"; {len(chosen):,} are shown." if total > len(chosen)
+             else ".")]  # fmt: skip
+    return write_page(path, title, sections, notes)
+
+
+def write_page(path: Path, title: str, sections: Iterable[Section], notes: Sequence[str]) -> Path:
+    """Write a page (its folder is made, the write is atomic); returns ``path``."""
+    parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
+    parts += [f"<p class=note>{html.escape(n)}</p>" for n in notes]
+    for section in sections:
+        parts.append(f"<section><h2>{html.escape(section.heading)}</h2>")
+        if section.note:
+            parts.append(f"<p class=note>{html.escape(section.note)}</p>")
+        parts.append("<div class=tiles>")
+        parts += [_tile(t) for t in section.tiles]
+        parts.append("</div></section>")
+    parts.append("</main></body></html>\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "\n".join(parts))
+    return path
+
+
+def _section(gallery: Gallery, heading: str, sightings: Sequence[Sighting]) -> Section:
+    tiles = [Tile(gallery.picture(s), [*_facts(s), s.id]) for s in sightings]
+    return Section(heading, tiles, f"{len(sightings):,} sightings")
+
+
+def _hit(rank: int, hit: Hit) -> Tile:
+    lines = _facts(hit.sighting)
+    if hit.sighting.person:
+        lines.insert(0, hit.sighting.person)
+    lines += [f"{name} {score:.2f}" for name, score in hit.parts.items()]
+    if hit.count > 1:
+        lines.append(f"best of {hit.count}")
+    if hit.copy_of:
+        lines.append("near-copy of the query" if hit.copy_of == "query" else "near-copy of another")
+    return Tile(hit.picture, [*lines, hit.sighting.id], f"{rank}. {hit.score:.3f}")
+
+
+def _facts(s: Sighting) -> list[str]:
+    lines = [f"camera {s.camera}"] if s.camera else []
+    if s.time is not None:
+        lines.append(format_time(round(s.time)).replace("T", " ").replace("Z", ""))
+    return lines
+
+
+def _tile(tile: Tile) -> str:
+    strong = f"<b>{html.escape(tile.strong)}</b>" if tile.strong else ""
+    lines = "".join(f"<span>{html.escape(line)}</span>" for line in tile.lines)
+    alt = html.escape(tile.strong or (tile.lines[0] if tile.lines else "sighting"), quote=True)
+    kind = " class=asked" if tile.asked else ""
+    return (
+        f"<figure{kind}><img alt='{alt}' src='{_data_uri(tile.picture)}'>"
+        f"<figcaption>{strong}{lines}</figcaption></figure>"
+    )
+
+
+def _data_uri(path: Path | None) -> str:
+    buffer = io.BytesIO()
+    _thumbnail(path).save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _thumbnail(path: Path | None) -> Image.Image:
+    """The picture in its own shape; a gray one where there is none to see."""
+    try:
+        if path is None:
+            raise ImageError("added as a vector")
+        picture = image.decode(path)
+    except ImageError:
+        return Image.new("RGB", (_HEIGHT // 2, _HEIGHT), "#c8ccd2")
+    width = max(1, min(_WIDEST, round(picture.shape[1] * _HEIGHT / picture.shape[0])))
+    return Image.fromarray(image.resize(picture, (_HEIGHT, width)))
+
+
+_HEAD = """<!doctype html>
+<html lang=en><head><meta charset=utf-8><title>{title}</title>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #fff;
+  --line: #d9dde3; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e7eaee; --soft: #a2aab5;
+  --paper: #16191d; --line: #343a42; }} }}
+body {{ margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }}
+main {{ max-width: 1080px; margin: 0 auto; padding: 24px 16px 48px; }}
+h1 {{ font-size: 22px; margin: 0 0 8px; }} h2 {{ font-size: 16px; margin: 24px 0 4px; }}
+.note {{ color: var(--soft); margin: 4px 0; max-width: 75ch; overflow-wrap: anywhere; }}
+.tiles {{ display: flex; flex-wrap: wrap; gap: 12px; padding: 6px 0 10px;
+  border-bottom: 1px solid var(--line); }}
+figure {{ margin: 0; width: 124px; }}
+figure img {{ display: block; height: 160px; border-radius: 4px; }}
+figure.asked img {{ outline: 3px solid var(--ink); }}
+figcaption {{ font-size: 12px; line-height: 1.35; margin-top: 4px; color: var(--soft);
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
+figcaption b, figcaption span {{ display: block; }} figcaption b {{ color: var(--ink); }}
+figcaption span:last-child {{ font-size: 9px; user-select: all; }}
+</style></head><body><main>"""
