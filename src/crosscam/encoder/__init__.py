@@ -1,0 +1,331 @@
+"""The one model of the field: pictures in, unit vectors out.
+
+    encoder = crosscam.Encoder.load("models/people")
+    vectors = encoder(["a.jpg", "b.png"])            # float32 [2, D], length one
+    vectors[0] @ vectors[1]                          # cosine
+
+An encoder is the folder that ``crosscam export`` wrote (:mod:`crosscam.card` says what is
+in it) or, where PyTorch is installed, a run folder.  Pictures are decoded and resized by
+:mod:`crosscam.image`, as they are in training and evaluation; the rest is inside the encoder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from crosscam.card import CARD, Card, TrainedOn, is_encoder
+from crosscam.encoder.runtimes import (
+    Pictures,
+    Runtime,
+    Vectors,
+    choose,
+    cores,
+    open_runtime,
+    torch_runtime,
+)
+from crosscam.errors import CheckpointError, DataError, ImageError, InputError
+from crosscam.image import Preprocess, decode, resize
+
+if TYPE_CHECKING:
+    from crosscam.embedder import Embedder
+
+__all__ = ["CARD", "Card", "Encoded", "Encoder", "TrainedOn", "is_encoder"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some of the pictures that a stream was given.
+
+    ``rows`` are the places of the pictures in what was given, from 0; those of ``failed`` are
+    missing from it.
+    """
+
+    rows: npt.NDArray[np.int64]  # [n]
+    vectors: Vectors  # [n, D]
+    failed: tuple[tuple[int, str], ...] = ()  # place, and what is wrong
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns pictures into unit vectors [N, D] float32.
+
+    Safe to be called by several threads.  A row does not depend on the other pictures of a call,
+    beyond the last bits.
+
+    Args:
+        card: where it comes from and what it may be used for.
+        runtime: what computes.
+        threads: processor threads, for decoding as for computing.
+    """
+
+    card: Card
+    runtime: Runtime
+    threads: int
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        runtime: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto",
+        device: str = "auto",
+        threads: int = 0,
+    ) -> Encoder:
+        """The encoder of a folder; its files must have the hashes of the card.
+
+        Args:
+            path: folder of an encoder, or a finished run (needs PyTorch).
+            runtime: what computes; auto is the quickest that is installed.
+            device: cpu, cuda, cuda:0, or auto: a GPU if the runtime has one.
+            threads: processor threads; 0 takes all.
+
+        Raises:
+            CheckpointError: no encoder there, or one that is incomplete, changed or unreadable.
+            MissingExtraError: the runtime is not installed.
+        """
+        if threads < 0:
+            raise InputError(f"threads must be 0 (all) or more, got {threads}.")
+        folder = Path(path)
+        if is_encoder(folder) or not (folder / "recipe.yaml").is_file():
+            card: Card | None = Card.read(folder)
+        else:
+            card = None
+        if card is not None:
+            card.verify(folder)
+            if card.format != "torch":
+                opened = open_runtime(folder, card, runtime=runtime, device=device, threads=threads)
+                return cls(card, opened, threads or cores())
+        choose(card.format if card else "torch", runtime, device)
+        from crosscam import deployed
+
+        model, card = deployed.load(folder, card, device=device)
+        where = str(next(model.method.parameters()).device) if model.method else "cpu"
+        opened = torch_runtime(model.function, card, device=where, threads=threads)
+        return cls(card, opened, threads or cores())
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Size and interpolation of the pictures; mean and std are inside."""
+        return self.card.preprocess
+
+    @property
+    def hash(self) -> str:
+        """Tells one encoder from another, in hex."""
+        return self.card.hash
+
+    @property
+    def dim(self) -> int:
+        """Length D of a vector."""
+        return self.card.dim
+
+    @property
+    def name(self) -> str:
+        """What the encoder is called."""
+        return self.card.name
+
+    @property
+    def metric(self) -> Literal["cosine", "euclidean"]:
+        """How vectors are compared."""
+        return self.card.metric
+
+    @property
+    def parts(self) -> dict[str, tuple[int, int]]:
+        """Entries of the vector that describe a part of the body: name -> (first, last + 1)."""
+        return dict(self.card.parts)
+
+    def __call__(self, images: Any) -> Vectors:
+        """Unit vectors [N, D] of one or several pictures; one picture gives [1, D].
+
+        Args:
+            images: a picture or any sequence of them: a path, the bytes of a file, a Pillow
+                image, or an array or tensor (uint8; [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] gray;
+                tensors also [3, h, w]).  Arrays and tensors of one axis more are batches.
+                Channels are RGB: of OpenCV's pictures give ``frame[:, :, ::-1]``.
+
+        Raises:
+            ImageError: a picture cannot be used; the message says which and why.
+        """
+        parts = []
+        for some in self.stream(_several(images)):
+            if some.failed:
+                place, why = some.failed[0]
+                raise ImageError(f"picture {place}: {why}")
+            parts.append(some.vectors)
+        return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
+
+    def embed(self, images: Any, /) -> Vectors:
+        """As calling the encoder; the name by which a gallery asks."""
+        return self(images)
+
+    def files(self, paths: Sequence[str | Path], *, progress: bool = False) -> Vectors:
+        """Vectors [N, D] of picture files, in their order.
+
+        Raises:
+            DataError: files cannot be used; the message names up to five and counts them.
+        """
+        vectors = np.empty((len(paths), self.dim), np.float32)
+        failed: list[str] = []
+        with _bar(progress, len(paths)) as advance:
+            for some in self.stream(paths):
+                vectors[some.rows] = some.vectors
+                failed += [why for _, why in some.failed]
+                advance(len(some.rows) + len(some.failed))
+        if failed:
+            shown = "\n  ".join(failed[:5])
+            more = "" if len(failed) <= 5 else f"\n  and {len(failed) - 5} more"
+            raise DataError(
+                f"{len(failed)} of {len(paths)} pictures cannot be used:\n  {shown}{more}\n"
+                "Repair or remove them."
+            )
+        return vectors
+
+    def stream(self, images: Iterable[Any], *, batch: int = 0) -> Iterator[Encoded]:
+        """Vectors of any number of pictures, some at a time and in order, while others are decoded.
+
+        Pictures that cannot be used are named in ``failed`` and left out.  Memory: at most
+        ``2 * (threads + together)`` batches of decoded pictures are waiting, so with two
+        threads and the usual batch of 16 at 256x128 less than 13 MB, and for each thread what the
+        runtime needs for a batch.
+
+        Args:
+            images: pictures as for calling the encoder, one each; may be a generator.
+            batch: pictures that are computed together; 0 takes what the runtime does best.
+        """
+        runtime = self.runtime
+        size = batch or runtime.batch
+        source = enumerate(images)
+        waiting: deque[Future[Encoded]] = deque()
+        limit = 2 * (self.threads + runtime.together)
+
+        def compute(loaded: Future[tuple[list[int], Pictures, list[tuple[int, str]]]]) -> Encoded:
+            rows, pictures, failed = loaded.result()
+            vectors = self.pictures(pictures)
+            return Encoded(np.array(rows, np.int64), vectors, tuple(failed))
+
+        with (
+            ThreadPoolExecutor(self.threads, "decode") as decoding,
+            ThreadPoolExecutor(runtime.together, "encode") as encoding,
+        ):
+            try:
+                while some := list(islice(source, size)):
+                    waiting.append(encoding.submit(compute, decoding.submit(self._load, some)))
+                    if len(waiting) >= limit:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def pictures(self, pictures: Pictures) -> Vectors:
+        """Unit vectors [N, D] of pictures that are decoded and have the encoder's size.
+
+        Args:
+            pictures: uint8 [N, H, W, 3], RGB; computed in one call.
+        """
+        shape = (*self.preprocess.size, 3)
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != shape:
+            raise InputError(
+                f"pictures must be uint8 [N, {shape[0]}, {shape[1]}, 3] RGB, got {pictures.dtype} "
+                f"{list(pictures.shape)}."
+            )
+        if len(pictures) == 0:
+            return np.zeros((0, self.dim), np.float32)
+        try:
+            vectors = self.runtime(pictures)
+        except Exception as error:  # each runtime has its own ways to fail
+            raise CheckpointError(
+                f"{self.card.name} cannot be run by {self.runtime.name} on {len(pictures)} "
+                f"pictures ({' '.join(str(error).split())[:300]}). Export it again with this version."
+            ) from error
+        if vectors.shape != (len(pictures), self.dim):
+            raise CheckpointError(
+                f"{self.card.name} gives {list(vectors.shape)} for {len(pictures)} pictures, and "
+                f"its card says {self.dim} numbers each. The card belongs to another encoder."
+            )
+        return vectors
+
+    def embedder(self) -> Embedder:
+        """The encoder as what evaluation and search of the lab take (needs PyTorch)."""
+        from crosscam import deployed
+
+        return deployed.as_embedder(self.card, self)
+
+    def describe(self) -> str:
+        """One line: what this is and what it was trained on."""
+        return self.card.describe()
+
+    def _load(
+        self, some: list[tuple[int, Any]]
+    ) -> tuple[list[int], Pictures, list[tuple[int, str]]]:
+        pictures = np.empty((len(some), *self.preprocess.size, 3), np.uint8)
+        rows: list[int] = []
+        failed: list[tuple[int, str]] = []
+        for place, image in some:
+            try:
+                picture = decode(_plain(image))
+                pictures[len(rows)] = resize(
+                    picture, self.preprocess.size, self.preprocess.interpolation
+                )
+                rows.append(place)
+            except ImageError as error:
+                failed.append((place, str(error)))
+        return rows, pictures[: len(rows)], failed
+
+
+def _several(images: Any) -> Iterable[Any]:
+    """The pictures of an argument that may be one picture or several."""
+    if isinstance(images, (str, Path, bytes, Image.Image)):
+        return [images]
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        if images.ndim == 4:
+            return list(images)
+        return [images]
+    if not isinstance(images, Iterable):
+        raise ImageError(
+            "pictures are paths, bytes, Pillow images, arrays or tensors, got "
+            f"{type(images).__name__}."
+        )
+    return images
+
+
+def _is_tensor(image: Any) -> bool:
+    """A PyTorch tensor, told without importing PyTorch."""
+    return type(image).__module__.partition(".")[0] == "torch" and hasattr(image, "detach")
+
+
+def _plain(image: Any) -> Any:
+    """A tensor as an array [h, w, C]; everything else as it is."""
+    if not _is_tensor(image):
+        return image
+    array = image.detach().cpu().numpy()
+    if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (3, 4):
+        array = array.transpose(1, 2, 0)
+    return array
+
+
+@contextmanager
+def _bar(visible: bool, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that counts encoded pictures, on a terminal with a bar."""
+    if not visible or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("encoding", total=total)
+        yield lambda count: bar.advance(task, count)

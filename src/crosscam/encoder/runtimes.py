@@ -1,0 +1,219 @@
+"""What computes an encoder's features: OpenVINO, ONNX Runtime or PyTorch, behind one call.
+
+Each is imported only when it is used, so that an ONNX or OpenVINO encoder needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosscam.card import FILES, Card
+from crosscam.errors import CheckpointError, InputError, MissingExtraError
+
+__all__ = ["Runtime", "cores", "open_runtime", "torch_runtime"]
+
+Pictures = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB, resized
+Vectors = npt.NDArray[np.float32]  # [N, D]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A network that is ready to be called.
+
+    Args:
+        name: openvino, onnxruntime or torch.
+        device: cpu, or the GPU it runs on.
+        threads: processor threads that one call uses.
+        together: calls that may run at the same time and gain from it.
+        batch: pictures per call that it is quickest with.
+        function: uint8 [N, H, W, 3] to float32 [N, D].
+    """
+
+    name: str
+    device: str
+    threads: int
+    together: int
+    batch: int
+    function: Callable[[Pictures], Vectors]
+
+    def __call__(self, pictures: Pictures) -> Vectors:
+        return self.function(pictures)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    with contextlib.suppress(AttributeError):  # not on every system
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def choose(format: str, runtime: str, device: str) -> str:
+    """The runtime for an encoder: the quickest that is installed, unless one is asked for.
+
+    An ONNX file is run on a CPU by OpenVINO or, without it, by ONNX Runtime; on a GPU by ONNX
+    Runtime.
+
+    Raises:
+        InputError: the runtime that is asked for cannot run this format.
+        MissingExtraError: none that can is installed.
+    """
+    able = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
+    order = able[format]
+    if format == "onnx" and device.startswith("cuda"):
+        order = ("onnxruntime",)
+    if runtime != "auto":
+        if runtime not in order:
+            raise InputError(
+                f"runtime '{runtime}' cannot run {_article(format)} encoder on {device}; use "
+                f"{' or '.join(order)}, or auto."
+            )
+        order = (runtime,)
+    for name in order:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise MissingExtraError(
+        f"{_article(format)} encoder needs {' or '.join(order)}: "
+        + ("pip install torch" if order == ("torch",) else "pip install 'crosscam[serve]'")
+    )
+
+
+def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads: int) -> Runtime:
+    """The encoder of ``folder``, an ONNX or OpenVINO file, ready to be called.
+
+    Raises:
+        CheckpointError: the files cannot be run; says what the runtime said.
+        MissingExtraError, InputError: as :func:`choose`.
+    """
+    where = _device(card, runtime, device)
+    name = choose(card.format, runtime, where)
+    file = folder / FILES[card.format][0]
+    threads = threads or cores()
+    try:
+        if name == "openvino":
+            return _openvino(file, card, threads)
+        if name == "onnxruntime":
+            return _onnxruntime(file, where, threads)
+    except Exception as error:  # each runtime has its own ways to fail
+        first = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{file} cannot be opened by {name} ({first}). Copy the whole folder again, or export "
+            "it again with this version."
+        ) from error
+    raise InputError(f"{card.name} is in torch format, which PyTorch runs.")
+
+
+def _openvino(file: Path, card: Card, threads: int) -> Runtime:
+    import openvino
+
+    core = openvino.Core()
+    hint = "f32"
+    if card.precision != "fp32":  # what the hardware computes quickest of lower precision
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        hint = next((k.lower() for k in ("BF16", "FP16") if k in able), "f32")
+        hint = {"fp16": "f16"}.get(hint, hint)
+    # As many streams of one thread as there are threads: nothing waits for anything.
+    compiled = core.compile_model(
+        core.read_model(file),
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "INFERENCE_PRECISION_HINT": hint,
+        },
+    )
+    local = threading.local()
+
+    def function(pictures: Pictures) -> Vectors:
+        request = getattr(local, "request", None)
+        if request is None:
+            request = local.request = compiled.create_infer_request()
+        result = request.infer({0: np.ascontiguousarray(pictures)}, share_inputs=True)
+        return np.array(result[0], np.float32)  # a copy: the request uses its memory again
+
+    return Runtime("openvino", "cpu", 1, threads, 16, function)
+
+
+def _onnxruntime(file: Path, device: str, threads: int) -> Runtime:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # calls run side by side in the threads that call
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device != "cpu":
+        number = int(device.partition(":")[2] or 0)
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
+    session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    source = session.get_inputs()[0].name
+
+    def function(pictures: Pictures) -> Vectors:
+        return np.asarray(
+            session.run(None, {source: np.ascontiguousarray(pictures)})[0], np.float32
+        )
+
+    if device != "cpu":
+        return Runtime("onnxruntime", device, threads, 2, 64, function)
+    return Runtime("onnxruntime", "cpu", 1, threads, 16, function)
+
+
+def torch_runtime(
+    function: Callable[[Pictures], Vectors], card: Card, *, device: str, threads: int
+) -> Runtime:
+    """A network of the lab (``deployed.load``) as a runtime.
+
+    ``threads`` holds for all of PyTorch in this process; 0 leaves them as they are.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cpu" and threads:
+        torch.set_num_threads(threads)
+    half = torch.bfloat16 if kind == "cpu" else torch.float16
+
+    def call(pictures: Pictures) -> Vectors:
+        with torch.autocast(kind, half, enabled=card.precision != "fp32"):
+            return function(pictures)
+
+    return Runtime("torch", device, torch.get_num_threads(), 1, 64, call)
+
+
+def _device(card: Card, runtime: str, device: str) -> str:
+    """ "cpu" or "cuda:N"; auto is a GPU if the runtime that would use it is there with it."""
+    if device == "cpu" or card.format == "openvino" or runtime == "openvino":
+        if device not in ("cpu", "auto"):
+            raise InputError(
+                f"OpenVINO encoders run on the CPU, and device '{device}' was asked for. Use cpu, "
+                "or an encoder in ONNX or torch format."
+            )
+        return "cpu"
+    if device != "auto" and not (device == "cuda" or device.startswith("cuda:")):
+        raise InputError(f"device '{device}' is not supported; use cpu, cuda, cuda:0 or auto.")
+    there = False
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "auto":
+        return "cuda:0" if there else "cpu"
+    if not there:
+        raise InputError(
+            f"device '{device}' was asked for, but the ONNX Runtime here has no CUDA ("
+            f"{platform.machine()}): install onnxruntime-gpu, or use cpu."
+        )
+    return device
+
+
+def _article(name: str) -> str:
+    return {"onnx": "an ONNX", "openvino": "an OpenVINO", "torch": "a torch"}[name]
