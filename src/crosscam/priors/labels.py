@@ -18,9 +18,9 @@ __all__ = ["CHANNELS", "SEMANTIC", "channel_table", "mirrored", "shrink"]
 
 _HEAD = ("head", "face", "hair", "hat")
 _CLOTHES = ("torso", "top")
-_ARMS = ("left arm", "right arm", "left hand", "right hand")
-_HIPS = ("bottom", "left thigh", "right thigh")
-_LEGS = ("left leg", "right leg")
+_ARMS = ("arm", "left arm", "right arm", "left hand", "right hand", "glove")
+_HIPS = ("bottom", "thigh", "left thigh", "right thigh")
+_LEGS = ("leg", "left leg", "right leg", "socks")
 _FEET = ("shoes", "left shoe", "right shoe", "left foot", "right foot")
 
 CHANNELS: dict[str, tuple[str, ...]] = {
@@ -87,7 +87,8 @@ def shrink(labels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[
     across = _shares(labels.shape[1], size[1])
     # Rounded, so that a tie is one whatever order the products were summed in.
     covered = np.rint([down @ (labels == p) @ across.T * 1e6 for p in present])
-    return present[covered.argmax(0)]
+    most: npt.NDArray[np.uint8] = present[covered.argmax(0)]
+    return most
 
 
 def _shares(cells: int, wanted: int) -> npt.NDArray[np.float64]:

@@ -14,11 +14,15 @@ from crosscam.files import sha256
 from crosscam.priors import labels, store
 from crosscam.synth import read_annotations, read_labels, read_texture
 from crosscam.synth.body import COCO, PARTS
+from crosscam.synth.person import texture_mask
 from crosscam.types import Dataset, Prior, Sample
 
-__all__ = ["PRODUCER", "SIZE", "make"]
+__all__ = ["CHART", "PRODUCER", "SIZE", "known_texels", "make"]
 
 PRODUCER = "truth"
+
+CHART = "crosscam"
+"""How the body is unrolled in textures of rendered people, and in those learned from them."""
 
 SIZE = (128, 64)
 """Height and width of label maps: half of what people are rendered at."""
@@ -61,10 +65,17 @@ def make(folder: Path, dataset: Dataset, samples: Sequence[Sample], kind: Prior)
     people = sorted({w for w in wearers if w[0] > 0}, key=lambda w: (w[0], w[1] or 0))
     index = {who: i for i, who in enumerate(people)}
     plan = store.Plan(
-        kind, PRODUCER, said, dataset.title, tuple(names), (), (256, 256, 3), "uint8",
+        kind, PRODUCER, {**said, "chart": CHART}, dataset.title, tuple(names), (),
+        (256, 256, 3), "uint8",
         tuple(index.get(w, -1) for w in wearers),
     )  # fmt: skip
     return store.write(folder, plan, (read_texture(home, *who)[0][None] for who in people))
+
+
+def known_texels(side: int) -> npt.NDArray[np.bool_]:
+    """Which texels of a texture [side, side] in ``CHART`` lie on the body, for the larger part."""
+    valid = labels.shrink(texture_mask().astype(np.uint8), (side, side))
+    return valid > 0
 
 
 def _plan(

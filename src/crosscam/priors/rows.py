@@ -81,24 +81,56 @@ class KeypointRows:
 
 
 class TextureRows:
-    """Textures of N pictures, of which several may have the same."""
+    """Textures of N pictures, of which several may have the same.
+
+    ``known`` [T, T] says which texels lie on the body; None takes all of them.
+    """
 
     def __init__(
-        self, textures: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], device: torch.device
+        self,
+        textures: npt.NDArray[np.uint8],
+        known: npt.NDArray[np.bool_] | None,
+        rows: npt.NDArray[np.int64],
+        device: torch.device,
     ) -> None:
         self.textures = _placed(textures, device)
         self.device = self.textures.device
+        self.unknown = None if known is None else torch.from_numpy(~known).to(self.device)
         self.rows = torch.from_numpy(rows).to(self.device)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
-        """float32 [B, 3, T, T] in [-1, 1]; all NaN for pictures without a texture."""
+        """float32 [B, 3, T, T] in [-1, 1]; NaN off the body and for pictures without a texture."""
         rows = self.rows.index_select(dim, index)
         found = self.textures.index_select(0, rows.clamp(min=0)).permute(0, 3, 1, 2)
         values = found.float().sub_(127.5).div_(127.5)
+        if self.unknown is not None:
+            values.masked_fill_(self.unknown, torch.nan)
         return values.masked_fill_((rows < 0)[:, None, None, None], torch.nan)
+
+
+def shrink_textures(
+    textures: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_] | None, side: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
+    """Textures [R, T, T, 3] at [side, side], and what is known of them.
+
+    A decoder paints as many rows as its picture has; averaging once what is finer saves doing it
+    with every batch.  A texel is the mean of the known ones it covers.  Sides that ``side`` does
+    not divide, and smaller ones, stay as they are.
+    """
+    full = textures.shape[1]
+    if full <= side or full % side:
+        return textures, known
+    f = full // side
+    weight = np.ones((full, full), np.float32) if known is None else known.astype(np.float32)
+    covered = weight.reshape(side, f, side, f).sum((1, 3))
+    small = np.empty((len(textures), side, side, 3), np.uint8)
+    for i, texture in enumerate(textures):
+        sums = (texture * weight[:, :, None]).reshape(side, f, side, f, 3).sum((1, 3))
+        small[i] = np.rint(sums / np.maximum(covered, 1)[:, :, None])
+    return small, None if known is None else covered > 0
 
 
 def _placed(values: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -184,7 +216,9 @@ def gather(
             pairs[kind] = labels.mirrored(found.names)
             usable = _any(found.values[..., 2], row)
         else:
-            rows[kind] = TextureRows(found.values, row, device)
+            drawn = found.about["parameters"].get("chart") == rendered.CHART
+            known = rendered.known_texels(found.values.shape[1]) if drawn else None
+            rows[kind] = TextureRows(*shrink_textures(found.values, known, size[0]), row, device)
             usable = row >= 0
         if not usable.any():
             raise DataError(

@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from crosscam.errors import DataError
 from crosscam.image import decode
+from crosscam.priors import compiled
+from crosscam.types import Sample
 
-__all__ = ["COCO17", "LABELS", "MARKET14", "part_maps", "read_csv"]
+__all__ = ["COCO17", "LABELS", "MARKET14", "VERSION", "part_maps", "read_csv"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,8 +47,12 @@ LABELS = (
 )  # fmt: skip
 """What the values of the maps mean."""
 
+VERSION = 1
+"""Counts changes of what is drawn, so that masks of an older drawing are made again."""
+
 # Shares of the length of the torso.
-_ARM, _THIGH, _SHIN, _FOOT, _TORSO, _SPINE, _HEAD = 0.12, 0.17, 0.13, 0.13, 0.13, 0.22, 0.26
+_ARM, _THIGH, _SHIN, _FOOT = 0.12, 0.17, 0.13, 0.13
+_TORSO, _SPINE, _HEAD, _NECK = 0.13, 0.22, 0.26, 0.12
 _TOES = 0.12  # how far a foot reaches beyond the ankle
 _LIMBS = {  # length of a limb
     ("shoulder", "elbow"): 0.58, ("elbow", "wrist"): 0.50,
@@ -71,25 +77,35 @@ def part_maps(
     body = _Body(points, joints, size, least)
     maps = np.zeros((len(points), *size), np.uint8)
 
-    def draw(label: str, where: npt.NDArray[np.bool_]) -> None:
-        maps[where] = LABELS.index(label)
+    def limb(label: str, a: Floats, b: Floats, radius: float | Floats) -> None:
+        compiled.capsules(maps, a, b, radius * body.unit, LABELS.index(label))
 
     for side in ("left", "right"):
         knee, ankle = body.at(f"{side} knee"), body.at(f"{side} ankle")
-        draw(f"{side} leg", body.capsule(knee, ankle, _SHIN))
+        limb(f"{side} leg", knee, ankle, _SHIN)
         down = np.where(np.isnan(knee), [0.0, 1.0], _direction(ankle - knee))
-        draw(f"{side} foot", body.capsule(ankle, ankle + down * _TOES * body.unit, _FOOT))
+        limb(f"{side} foot", ankle, ankle + down * _TOES * body.unit[:, None], _FOOT)
     for side in ("left", "right"):
-        hip, knee = body.at(f"{side} hip"), body.at(f"{side} knee")
-        draw(f"{side} thigh", body.capsule(hip, knee, _THIGH))
-    torso = body.torso()
-    draw("torso", torso)
-    draw("bottom", torso & body.below_hips())
+        limb(f"{side} thigh", body.at(f"{side} hip"), body.at(f"{side} knee"), _THIGH)
+    corners = [body.at(f"{side} {j}") for j in ("shoulder", "hip") for side in ("left", "right")]
+    torso = LABELS.index("torso")
+    for a, b in combinations(corners, 2):
+        limb("torso", a, b, _TORSO)
+    for a, b, c in combinations(corners, 3):  # together they fill the hull
+        compiled.triangles(maps, a, b, c, torso)
+    shoulders = body.middle("left shoulder", "right shoulder")
+    hips = body.middle("left hip", "right hip")
+    limb("torso", shoulders, hips, _SPINE)
+    down = np.where(np.isnan(hips - shoulders), [0.0, 1.0], hips - shoulders)
+    compiled.halves(maps, hips, down, torso, LABELS.index("bottom"))
     for side in ("left", "right"):
-        shoulder, elbow = body.at(f"{side} shoulder"), body.at(f"{side} elbow")
-        draw(f"{side} arm", body.capsule(shoulder, elbow, _ARM))
-        draw(f"{side} arm", body.capsule(elbow, body.at(f"{side} wrist"), _ARM))
-    draw("head", body.head())
+        elbow = body.at(f"{side} elbow")
+        limb(f"{side} arm", body.at(f"{side} shoulder"), elbow, _ARM)
+        limb(f"{side} arm", elbow, body.at(f"{side} wrist"), _ARM)
+    neck = np.where(np.isnan(body.at("neck")), shoulders, body.at("neck"))
+    for center, radius in body.heads():
+        limb("head", neck, center, _NECK)
+        limb("head", center, center, radius)
     return maps
 
 
@@ -107,9 +123,7 @@ class _Body:
         height, width = size
         self.points = np.asarray(points, np.float64)[..., :2] * [width, height]
         self.points[~(np.asarray(points)[..., 2] >= max(least, 1e-6))] = np.nan
-        y, x = np.mgrid[0:height, 0:width] + 0.5
-        self.cells = np.stack([x, y], -1)  # [h, w, 2] centers
-        self.unit = self._torso_length(height)[:, None]  # [N, 1]
+        self.unit = self._torso_length(height)  # [N]
 
     def at(self, name: str) -> Floats:
         """[N, 2], NaN where missing (or where the joints have no such name)."""
@@ -138,72 +152,24 @@ class _Body:
         length = np.where(np.isnan(length), 0.3 * height, length)
         return np.clip(length, 0.08 * height, 0.6 * height)
 
-    def capsule(self, a: Floats, b: Floats, radius: float | Floats) -> npt.NDArray[np.bool_]:
-        """[N, h, w] cells whose center is within ``radius`` torsos of the segment a to b."""
-        reach = (radius * self.unit[:, 0])[:, None, None]
-        along = (b - a)[:, None, None]
-        off = self.cells - a[:, None, None]
-        length = (along**2).sum(-1)
-        with np.errstate(invalid="ignore"):
-            share = (off * along).sum(-1) / np.maximum(length, 1e-12)
-            rest = off - np.clip(share, 0, 1)[..., None] * along
-            inside: npt.NDArray[np.bool_] = (rest**2).sum(-1) <= reach**2
-        return inside  # comparisons with NaN are false: a missing end draws nothing
-
-    def torso(self) -> npt.NDArray[np.bool_]:
-        """The hull of shoulders and hips, and what lies near it or near the spine."""
-        corners = [
-            self.at(f"{side} {joint}")
-            for joint in ("shoulder", "hip")
-            for side in ("left", "right")
-        ]
-        inside = np.zeros((len(self.points), *self.cells.shape[:2]), bool)
-        for a, b in combinations(corners, 2):
-            inside |= self.capsule(a, b, _TORSO)
-        for triangle in combinations(corners, 3):
-            inside |= self._triangle(*triangle)
-        shoulders = self.middle("left shoulder", "right shoulder")
-        return inside | self.capsule(shoulders, self.middle("left hip", "right hip"), _SPINE)
-
-    def _triangle(self, a: Floats, b: Floats, c: Floats) -> npt.NDArray[np.bool_]:
-        sides = []
-        with np.errstate(invalid="ignore"):
-            for start, end in ((a, b), (b, c), (c, a)):
-                edge, off = (end - start)[:, None, None], self.cells - start[:, None, None]
-                sides.append(edge[..., 0] * off[..., 1] - edge[..., 1] * off[..., 0])
-            signs = np.stack(sides)
-            inside: npt.NDArray[np.bool_] = (signs >= 0).all(0) | (signs <= 0).all(0)
-        return inside
-
-    def below_hips(self) -> npt.NDArray[np.bool_]:
-        """Cells beyond the hips, seen from the shoulders."""
-        hips = self.middle("left hip", "right hip")
-        down = hips - self.middle("left shoulder", "right shoulder")
-        down = np.where(np.isnan(down), [0.0, 1.0], down)
-        with np.errstate(invalid="ignore"):
-            beyond = ((self.cells - hips[:, None, None]) * down[:, None, None]).sum(-1)
-            below: npt.NDArray[np.bool_] = beyond > 0
-        return below
-
-    def head(self) -> npt.NDArray[np.bool_]:
-        """A disc between the top of the head and the neck, or around face and ears."""
+    def heads(self) -> list[tuple[Floats, Floats]]:
+        """Center and radius, in torsos, of discs: top of the head to neck, and the face."""
         top, neck = self.at("head"), self.at("neck")
-        radius = np.linalg.norm(top - neck, axis=1) / 2 / self.unit[:, 0]
-        radius = np.clip(radius, 0.7 * _HEAD, 1.3 * _HEAD)
-        between = self.capsule(_mean([top, neck], all_of=True), _mean([top, neck], True), radius)
+        radius = np.linalg.norm(top - neck, axis=1) / 2 / self.unit
         ears = self.middle("left ear", "right ear")
         face = self.middle("nose", "left eye", "right eye")
-        center = np.where(np.isnan(ears), face, ears)
-        return between | self.capsule(center, center, _HEAD)
+        return [
+            ((top + neck) / 2, np.clip(radius, 0.7 * _HEAD, 1.3 * _HEAD)),
+            (np.where(np.isnan(ears), face, ears), np.full(len(radius), _HEAD)),
+        ]
 
 
-def _mean(points: Sequence[Floats], all_of: bool = False) -> Floats:
-    """Mean of points [N, 2], over those that are there or only where all are."""
+def _mean(points: Sequence[Floats]) -> Floats:
+    """Mean of points [N, 2], over those that are there."""
     stack = np.stack(points)
     there = ~np.isnan(stack)
-    enough = there.all(0) if all_of else there.any(0)
     total = np.where(there, stack, 0).sum(0) / np.maximum(there.sum(0), 1)
-    return np.where(enough, total, np.nan)
+    return np.where(there.any(0), total, np.nan)
 
 
 def _quartile(values: Floats) -> Floats:
@@ -217,11 +183,12 @@ def _quartile(values: Floats) -> Floats:
 
 def _direction(vectors: Floats) -> Floats:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(length, 1e-9)
+    unit: Floats = vectors / np.maximum(length, 1e-9)
+    return unit
 
 
 def read_csv(
-    path: Path, pictures: Sequence[str], folder: Path
+    path: Path, samples: Sequence[Sample], pictures: Sequence[str]
 ) -> tuple[npt.NDArray[np.float16], tuple[str, ...]]:
     """Keypoints [N, J, 3] of pictures from a table with columns ``file, JOINT_x, JOINT_y, ...``.
 
@@ -231,8 +198,8 @@ def read_csv(
 
     Args:
         path: the table.
-        pictures: their paths below ``folder``, found in the table by path or by file name.
-        folder: where they lie (their size is needed).
+        samples: the pictures, whose size is needed.
+        pictures: their names; a row is found by this name or by the file name alone.
 
     Returns:
         The keypoints, x and y as shares of width and height, and the names of the joints.
@@ -260,7 +227,7 @@ def read_csv(
         if row is None:
             continue
         found += 1
-        height, width = decode(folder / name).shape[:2]
+        height, width = decode(samples[i].path).shape[:2]
         for j, joint in enumerate(joints):
             try:
                 x, y = (float(row[f"{joint}_{axis}"] or "nan") for axis in "xy")

@@ -107,10 +107,8 @@ class PriorSet:
             short[last] = None if last in short else row
         found = np.full(len(samples), -1, np.int64)
         for i, name in enumerate(picture_names(samples, root)):
-            row = self.rows.get(name)
-            if row is None:
-                row = short.get(PurePosixPath(name).name)
-            found[i] = -1 if row is None else row
+            known = self.rows.get(name, short.get(PurePosixPath(name).name))
+            found[i] = -1 if known is None else known
         return found
 
     def require(self, samples: Sequence[Sample], root: Path) -> npt.NDArray[np.int64]:
