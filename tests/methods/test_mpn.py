@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from crosscam.describe import describe
 from crosscam.errors import DataError, RecipeError
 from crosscam.methods import BackboneSettings, mpn
-from crosscam.methods.baseline import Baseline
 from crosscam.methods.mpn import MPN
 from crosscam.recipe import parse
 from crosscam.types import Batch, Prior
@@ -659,8 +658,13 @@ def test_the_recipe_is_the_papers() -> None:
 
 
 def test_starts_from_the_backbone_of_an_ide_run(tmp_path: Path) -> None:
-    torch.manual_seed(4)
-    ide = Baseline(5, backbone=SMALL, embedding=16, bnneck=False, triplet=0, center=0)
+    recipe = parse("ide", ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
+    ide = recipe.method.build(5)
+    images = batch(build()).images
+    f = ide.eval().embedding[1](ide.embedding[0](ide.pool(ide.backbone(images))))  # type: ignore[index,operator]
+    naive = F.normalize(torch.where(f > 0, f, 0.1 * f), dim=1)  # as the snapshot's own head
+    torch.testing.assert_close(ide.embed(images), naive)
+    assert set(ide.train().losses(batch(build()))) == {"id"}
     save_file(ide.state_dict(), tmp_path / "weights.safetensors")
     start = dataclasses.replace(SMALL, pretrained=str(tmp_path / "weights.safetensors"))
     method = MPN(CLASSES, backbone=start, width=WIDTH)

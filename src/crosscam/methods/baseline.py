@@ -40,6 +40,7 @@ class Baseline(Method):
         backbone: network and its options.
         pool: how the last map becomes one vector.
         embedding: width of an extra Linear + BN + ReLU behind the pooling; 0 leaves it out.
+        slope: of that ReLU below zero (MPN's first step: 0.1).
         bnneck: classify and deploy the batch-normalized feature (off: the pooled one).
         dropout: probability of dropping an input of the classifier, in [0, 1).
         smoothing: label smoothing epsilon, in [0, 1).
@@ -72,6 +73,7 @@ class Baseline(Method):
         backbone: BackboneSettings = BackboneSettings("resnet50", last_stride=1),  # noqa: B008
         pool: Literal["avg", "max", "gem"] = "avg",
         embedding: int = 0,
+        slope: float = 0.0,
         bnneck: bool = True,
         dropout: float = 0.0,
         smoothing: float = 0.1,
@@ -97,7 +99,7 @@ class Baseline(Method):
             nn.Sequential(
                 layers.init_normal(nn.Linear(self.backbone.channels[-1], embedding), 0.01),
                 nn.BatchNorm1d(embedding),
-                nn.ReLU(),
+                nn.LeakyReLU(slope),
             )
             if embedding
             else nn.Identity()
