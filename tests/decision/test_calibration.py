@@ -135,6 +135,10 @@ def test_identify_knows_when_nobody_fits(calibration: Calibration) -> None:
     assert right_array[said_array < 0.1].mean() < 0.15
 
 
+def test_sightings_per_person_are_those_of_the_gallery(calibration: Calibration) -> None:
+    assert calibration.sightings_per_person == pytest.approx(3.0)
+
+
 def test_camera_pairs_are_counted(trials: Trials, calibration: Calibration) -> None:
     q, qp, qc, g, gp, gc = people(0)
     scores = q @ g.T

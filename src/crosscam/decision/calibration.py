@@ -98,6 +98,7 @@ class Calibration:
     pair_thresholds: tuple[Threshold, ...]
     search_thresholds: tuple[tuple[int, tuple[Threshold, ...]], ...]  # by people in the gallery
     quantiles: tuple[float, ...]  # of scores of two people, at fixed places
+    sightings_per_person: float = 1.0  # in the gallery that was searched
     cameras: tuple[CameraPair, ...] = ()
     measured: dict[str, Any] | None = None  # on people the figures were not learned from
 
@@ -284,6 +285,7 @@ def fit(trials: Trials, *, model: str, data: str, seed: int = 0) -> Calibration:
         thresholds,
         tuple(search),
         tuple(float(q) for q in quantiles),
+        _sightings_per_person(trials),
         _camera_pairs(trials, _at(thresholds, 0.01).score),
     )
 
@@ -362,6 +364,11 @@ def _lowest(rates: Floats, trials: int, beyond: bool = False) -> tuple[Threshold
             Threshold(far, float(scores[0]), float(low), float(high), beyond or far * trials < 10)
         )
     return tuple(found)
+
+
+def _sightings_per_person(trials: Trials) -> float:
+    comparisons = (~np.isnan(trials.best_other)).sum()
+    return float(trials.other.sum() / comparisons) if comparisons else 1.0
 
 
 def _camera_pairs(trials: Trials, threshold: float) -> tuple[CameraPair, ...]:

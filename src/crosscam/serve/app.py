@@ -1,0 +1,649 @@
+"""The HTTP interface of a gallery.
+
+Everything under ``/api`` needs a bearer token.  What a token may do is its role's: a viewer
+searches and looks, an operator adds and names, an admin forgets and reads the audit log.  Every
+search, change and deletion is in the audit log before its answer goes out.
+
+FastAPI reads the annotations of the functions below when the application is made, so this module
+does not postpone them.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import importlib.resources
+import math
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import Body, Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.exceptions import HTTPException
+
+import crosscam
+from crosscam.decision import Calibration
+from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
+from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
+from crosscam.image import decode
+from crosscam.serve.audit import AuditLog
+from crosscam.serve.guards import BodyLimit, SafeHeaders
+from crosscam.serve.limits import RateLimit
+from crosscam.serve.settings import ServiceSettings
+from crosscam.serve.tokens import Role, Token, Tokens
+
+__all__ = ["Service", "make_app"]
+
+_HOUR = 3600.0
+_WAIT = 5.0  # seconds that a search waits for its turn before it is turned away
+
+
+# No control characters: they would break lines of the log.  A name has no slash either, because
+# it is part of addresses.
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/]+$")
+]
+Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
+Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
+
+
+class Encoder(Protocol):
+    """What the service needs of a model; see ``gallery.Encoder``."""
+
+    @property
+    def hash(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def embed(self, images: Any, /) -> Any: ...
+
+
+class Service:
+    """A gallery with all that guards it.
+
+    Args:
+        gallery: open, with its encoder.
+        state: folder of tokens, audit log and receipts.
+        settings: how it behaves.
+        calibration: what scores mean; without one, no probability and no decision is given.
+        clock: seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        state: Path,
+        settings: ServiceSettings = ServiceSettings(),  # noqa: B008 frozen
+        calibration: Calibration | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.gallery, self.state, self.settings = gallery, state, settings
+        self.calibration, self.clock = calibration, clock
+        state.mkdir(parents=True, exist_ok=True)
+        self.tokens = Tokens(state / "tokens.json", clock)
+        self.audit = AuditLog(state / "audit.jsonl", clock)
+        self.limit = RateLimit(settings.per_minute, settings.burst)
+        self.turns = threading.BoundedSemaphore(settings.searches)
+        self.started = clock()
+        self.salt = _salt(state / "salt")
+        self.metrics = CollectorRegistry()
+        self.requests = Counter(
+            "crosscam_requests", "Requests", ["action", "status"], registry=self.metrics
+        )
+        self.seconds = Histogram(
+            "crosscam_request_seconds", "Time of a request", ["action"], registry=self.metrics
+        )
+        self.size = Gauge("crosscam_sightings", "Sightings kept", registry=self.metrics)
+        self.size.set_function(lambda: len(self.gallery))
+
+    def close(self) -> None:
+        """Lets go of gallery and audit log."""
+        self.audit.close()
+        self.gallery.close()
+
+    def note(self, token: Token, action: str, **details: Any) -> None:
+        """A line of the audit log."""
+        kept = {k: v for k, v in details.items() if v not in ("", None, [], {})}
+        self.audit.append(token.name, token.role.name.lower(), action, **kept)
+
+    def pseudonym(self, person: str) -> str:
+        """What the audit log calls a person: it says nothing once the name is forgotten."""
+        return hmac.new(self.salt, person.encode(), hashlib.sha256).hexdigest()[:16]
+
+    def retain(self) -> dict[str, int]:
+        """Deletes what is older than it may be; returns how much."""
+        now, gone = self.clock(), {"sightings": 0, "audit": 0}
+        if self.settings.retention_days:
+            before = now - 86_400 * self.settings.retention_days
+            receipt = self.gallery.forget(before=before, reason="retention")
+            gone["sightings"] = receipt.sightings
+            if receipt.sightings:
+                self.audit.append(
+                    "retention",
+                    "service",
+                    "forget",
+                    receipt=receipt.id,
+                    sightings=receipt.sightings,
+                )
+        if self.settings.audit_days:
+            gone["audit"] = self.audit.trim(now - 86_400 * self.settings.audit_days)
+        return gone
+
+    def judge(self, found: Found, far: float) -> dict[str, Any]:
+        """What the calibration says of a search: a probability and a decision for every hit."""
+        values = found.to_json()
+        it = self.calibration
+        if it is None:
+            return {**values, "decision": None}
+        people = min(max(round(len(self.gallery) / it.sightings_per_person), 1), 100_000)
+        sure = it.threshold(far, people=people) if it.search_thresholds else it.threshold(far)
+        maybe = it.threshold(far)
+        prior = min(max(self.settings.present / people, 1e-9), 0.5)
+        for entry in values["results"]:
+            score = entry["score"]
+            entry["probability"] = round(float(it.probability(score, prior)), 4)
+            entry["decision"] = (
+                "match" if score > sure.score else "possible" if score > maybe.score else "unlikely"
+            )
+        best = max((entry["score"] for entry in values["results"]), default=-1.0)
+        values["decision"] = {
+            "known": bool(best > sure.score),
+            "far": far,
+            "threshold": round(sure.score, 4),
+            "interval": [round(sure.low, 4), round(sure.high, 4)],
+            "extrapolated": sure.extrapolated,
+            "people": people,
+            "calibrated_on": it.data,
+        }
+        return values
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NamedSightings(_Strict):
+    """Sightings of a person."""
+
+    ids: Ids
+    same_frame: bool = False
+    reason: Reason = ""
+
+
+class Rejected(_Strict):
+    """Sightings that do not show a person."""
+
+    ids: Ids
+    reason: Reason = ""
+
+
+class Renamed(_Strict):
+    """A person's new name."""
+
+    name: Name
+    reason: Reason = ""
+
+
+class Merged(_Strict):
+    """People who are one person."""
+
+    names: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    into: Name
+    reason: Reason = ""
+
+
+class Split(_Strict):
+    """Sightings that are another person's."""
+
+    ids: Ids
+    name: Name
+    reason: Reason = ""
+
+
+class Forget(_Strict):
+    """What to delete for good; everything given must hold."""
+
+    person: Name | None = None
+    camera: Name | None = None
+    before: Name | None = None
+    ids: Annotated[list[Id], Field(max_length=1000)] = []
+    reason: Reason = ""
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application of a service."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop = threading.Event()
+
+        def keep() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(CrosscamError):  # tried again in an hour
+                    service.retain()
+                stop.wait(_HOUR)
+
+        worker = threading.Thread(target=keep, name="retention", daemon=True)
+        worker.start()
+        yield
+        stop.set()
+        worker.join(timeout=10)
+        service.close()
+
+    app = FastAPI(
+        title="crosscam",
+        version=crosscam.__version__,
+        summary="Finds the same person again across cameras.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    settings, gallery = service.settings, service.gallery
+    scheme = HTTPBearer(auto_error=False, description="A token made with `crosscam token add`.")
+
+    def needs(role: Role) -> Any:
+        def check(
+            credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
+        ) -> Token:
+            token = service.tokens.find(credentials.credentials) if credentials else None
+            if token is None:
+                raise HTTPException(
+                    401, "a valid bearer token is needed.", {"www-authenticate": "Bearer"}
+                )
+            wait = service.limit.take(token.sha256)
+            if wait:
+                raise HTTPException(
+                    429, "too many requests; wait a little.", {"retry-after": str(math.ceil(wait))}
+                )
+            if token.role < role:
+                raise HTTPException(
+                    403,
+                    f"this needs the role {role.name.lower()}, and the token has "
+                    f"{token.role.name.lower()}.",
+                )
+            return token
+
+        return Depends(check)
+
+    viewer, operator, admin = (needs(role) for role in Role)
+
+    def reasoned(reason: str) -> None:
+        if settings.require_reason and not reason.strip():
+            raise HTTPException(422, "this service asks for a reason.")
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        if not service.turns.acquire(timeout=_WAIT):
+            raise HTTPException(503, "too many searches at once; try again.", {"retry-after": "2"})
+        try:
+            yield
+        finally:
+            service.turns.release()
+
+    def read_pictures(uploads: list[UploadFile]) -> list[tuple[bytes, Any]]:
+        if len(uploads) > settings.max_pictures:
+            raise HTTPException(
+                422, f"at most {settings.max_pictures} pictures, got {len(uploads)}."
+            )
+        pictures = []
+        for upload in uploads:
+            data = upload.file.read()
+            pictures.append((data, decode(data, max_pixels=settings.max_pixels)))
+        return pictures
+
+    def who(names: list[str]) -> list[str]:
+        return [service.pseudonym(name) for name in names]
+
+    @app.middleware("http")
+    async def measured(request: Request, call_next: Any) -> Any:
+        start = time.perf_counter()
+        response = await call_next(request)
+        route = request.scope.get("route")
+        action = getattr(route, "name", "other")
+        service.requests.labels(action, str(response.status_code)).inc()
+        service.seconds.labels(action).observe(time.perf_counter() - start)
+        return response
+
+    # --- anybody ------------------------------------------------------------------------------
+
+    @app.get("/health", tags=["service"])
+    def health() -> dict[str, Any]:
+        """Whether the service answers."""
+        return {"status": "ok", "version": crosscam.__version__}
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        folder = importlib.resources.files("crosscam.serve") / "web"
+        return Response((folder / "index.html").read_bytes(), media_type="text/html")
+
+    # --- viewers --------------------------------------------------------------------------------
+
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
+    def metrics(_: Token = viewer) -> PlainTextResponse:
+        """Figures for Prometheus."""
+        return PlainTextResponse(
+            generate_latest(service.metrics), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+    @app.get("/api/me", tags=["service"])
+    def me(token: Token = viewer) -> dict[str, Any]:
+        """Whose token this is, and what the service asks for."""
+        return {
+            "name": token.name,
+            "role": token.role.name.lower(),
+            "require_reason": settings.require_reason,
+            "calibrated": service.calibration is not None,
+            "retention_days": settings.retention_days,
+        }
+
+    @app.get("/api/stats", tags=["gallery"])
+    def stats(_: Token = viewer) -> dict[str, Any]:
+        """How much the gallery holds."""
+        return gallery.stats().to_json()
+
+    @app.post("/api/search", tags=["gallery"])
+    def search(
+        token: Token = viewer,
+        pictures: Annotated[list[UploadFile] | None, File()] = None,
+        sightings: Annotated[list[Id] | None, Form()] = None,
+        person: Annotated[Name | None, Form()] = None,
+        cameras: Annotated[list[Name] | None, Form()] = None,
+        not_cameras: Annotated[list[Name] | None, Form()] = None,
+        after: Annotated[Name | None, Form()] = None,
+        before: Annotated[Name | None, Form()] = None,
+        top: Annotated[int, Form(ge=1, le=200)] = 20,
+        group: Annotated[Literal["track", "person"] | None, Form()] = None,
+        exclude_own_cameras: Annotated[bool, Form()] = False,
+        once_per_frame: Annotated[bool, Form()] = False,
+        include_known: Annotated[bool, Form()] = False,
+        exact: Annotated[bool, Form()] = False,
+        rerank_top: Annotated[int, Form(ge=0, le=1000)] = 0,
+        far: Annotated[float | None, Form(ge=0.001, le=0.3)] = None,
+        reason: Annotated[Reason, Form()] = "",
+    ) -> dict[str, Any]:
+        """Ranks the gallery for the person on the given pictures, sightings, or of that name."""
+        reasoned(reason)
+        with turn():
+            read = read_pictures(pictures or [])
+            where = Where(
+                cameras=tuple(cameras or ()),
+                not_cameras=tuple(not_cameras or ()),
+                after=None if after is None else parse_time(after),
+                before=None if before is None else parse_time(before),
+            )
+            found = gallery.search(
+                pictures=[picture for _, picture in read],
+                sightings=sightings or (),
+                person=person,
+                top=top,
+                where=where,
+                group=group,
+                exclude_own_cameras=exclude_own_cameras,
+                once_per_frame=once_per_frame,
+                include_known=include_known,
+                exact=exact,
+                rerank_top=rerank_top,
+            )
+            answer = service.judge(found, far or settings.far)
+        service.note(
+            token,
+            "search",
+            pictures=[hashlib.sha256(data).hexdigest() for data, _ in read],
+            sightings=sightings,
+            person=person and service.pseudonym(person),
+            cameras=cameras,
+            after=after,
+            before=before,
+            results=len(found),
+            best=found.hits[0].sighting.id if found.hits else None,
+            known=(answer["decision"] or {}).get("known"),
+            reason=reason,
+        )
+        return answer
+
+    @app.get("/api/sightings", tags=["gallery"])
+    def list_sightings(
+        token: Token = viewer,
+        cameras: Annotated[list[Name] | None, Query()] = None,
+        person: Name | None = None,
+        after: Name | None = None,
+        before: Name | None = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 60,
+    ) -> dict[str, Any]:
+        """Sightings that fit, without a query picture."""
+        where = Where(
+            cameras=tuple(cameras or ()),
+            persons=() if person is None else (person,),
+            after=None if after is None else parse_time(after),
+            before=None if before is None else parse_time(before),
+        )
+        found = list(gallery.find(where, limit=limit))
+        service.note(token, "list", cameras=cameras, person=person and service.pseudonym(person))
+        return {"sightings": [s.to_json() for s in found]}
+
+    @app.get("/api/sightings/{id}", tags=["gallery"])
+    def one_sighting(id: Id, token: Token = viewer) -> dict[str, Any]:
+        """What is known of a sighting."""
+        found = gallery.sighting(id)
+        service.note(token, "look", sightings=[found.id])
+        return found.to_json()
+
+    @app.get("/api/sightings/{id}/picture", tags=["gallery"], response_class=Response)
+    def picture(id: Id, _: Token = viewer) -> Response:
+        """The picture of a sighting; what named the sighting is in the audit log."""
+        found = gallery.sighting(id)
+        if not found.picture:
+            raise HTTPException(404, "this sighting was added without a picture.")
+        data = gallery.pictures.read(found.picture)
+        kind = "image/png" if data[:4] == b"\x89PNG" else "image/jpeg"
+        return Response(data, media_type=kind)
+
+    @app.get("/api/people", tags=["people"])
+    def people(_: Token = viewer) -> dict[str, Any]:
+        """The named people and how many sightings carry each name."""
+        return {"people": [{"name": n, "sightings": c} for n, c in gallery.people.names().items()]}
+
+    @app.get("/api/people/{name}", tags=["people"])
+    def one_person(name: Name, token: Token = viewer) -> dict[str, Any]:
+        """A named person and the sightings that carry the name, oldest first."""
+        found = gallery.people.get(name)
+        own = gallery.people.sightings(name)
+        service.note(token, "look", person=service.pseudonym(name))
+        return {**found.to_json(), "own": [s.to_json() for s in own[:500]]}
+
+    # --- operators ------------------------------------------------------------------------------
+
+    @app.post("/api/sightings", tags=["gallery"], status_code=201)
+    def add(
+        pictures: Annotated[list[UploadFile], File()],
+        token: Token = operator,
+        camera: Annotated[str, Form(max_length=200)] = "",
+        time: Annotated[Name | None, Form()] = None,
+        track: Annotated[str, Form(max_length=200)] = "",
+        person: Annotated[str, Form(max_length=200)] = "",
+        reason: Annotated[Reason, Form()] = "",
+    ) -> dict[str, Any]:
+        """Adds one sighting per picture; those that are there already stay as they are."""
+        when = None if time is None else parse_time(time)
+        with turn():
+            read = read_pictures(pictures)
+            items = [
+                Item(data, camera=camera, time=when, track=track, person=person, source="upload")
+                for data, _ in read
+            ]
+            added = gallery.add(items)
+        service.note(
+            token,
+            "add",
+            sightings=added.ids,
+            person=person and service.pseudonym(person),
+            reason=reason,
+        )
+        return {"ids": added.ids, "new": added.new, "present": added.present}
+
+    def changed(
+        token: Token, action: str, names: list[str], found: list[Sighting], reason: str
+    ) -> Any:
+        service.note(
+            token, action, people=who(names), sightings=[s.id for s in found], reason=reason
+        )
+        return {"sightings": [s.to_json() for s in found]}
+
+    @app.post("/api/people/{name}/enroll", tags=["people"])
+    def enroll(name: Name, body: NamedSightings, token: Token = operator) -> Any:
+        """Names the person that sightings show."""
+        found = gallery.people.enrol(name, body.ids, same_frame=body.same_frame)
+        return changed(token, "enroll", [name], found, body.reason)
+
+    @app.post("/api/people/{name}/confirm", tags=["people"])
+    def confirm(name: Name, body: NamedSightings, token: Token = operator) -> Any:
+        """Says that sightings do show a person; they are asked with from now on."""
+        found = gallery.people.confirm(name, body.ids, same_frame=body.same_frame)
+        return changed(token, "confirm", [name], found, body.reason)
+
+    @app.post("/api/people/{name}/reject", tags=["people"])
+    def reject(name: Name, body: Rejected, token: Token = operator) -> Any:
+        """Says that sightings do not show a person; they are left out from now on."""
+        found = gallery.people.reject(name, body.ids)
+        return changed(token, "reject", [name], found, body.reason)
+
+    @app.post("/api/people/{name}/rename", tags=["people"])
+    def rename(name: Name, body: Renamed, token: Token = operator) -> Any:
+        """Gives a person a name that is free."""
+        count = gallery.people.rename(name, body.name)
+        service.note(token, "rename", people=who([name, body.name]), reason=body.reason)
+        return {"changed": count}
+
+    @app.post("/api/people/{name}/split", tags=["people"])
+    def split(name: Name, body: Split, token: Token = operator) -> Any:
+        """Makes some of a person's sightings another person's."""
+        found = gallery.people.split(name, body.ids, body.name)
+        return changed(token, "split", [name, body.name], found, body.reason)
+
+    @app.post("/api/merge", tags=["people"])
+    def merge(body: Merged, token: Token = operator) -> Any:
+        """Makes one person of several."""
+        count = gallery.people.merge(body.names, body.into)
+        service.note(token, "merge", people=who([*body.names, body.into]), reason=body.reason)
+        return {"changed": count}
+
+    # --- admins ---------------------------------------------------------------------------------
+
+    @app.post("/api/forget", tags=["admin"])
+    def forget(body: Annotated[Forget, Body()], token: Token = admin) -> dict[str, Any]:
+        """Deletes sightings for good: pictures, vectors, names, judgments.  Returns a receipt."""
+        reasoned(body.reason)
+        if body.person is not None and body.person not in gallery.people.names():
+            raise InputError(gallery.people.unknown(body.person))
+        pseudonym = body.person and service.pseudonym(body.person)
+        receipt = gallery.forget(
+            person=body.person,
+            camera=body.camera,
+            before=None if body.before is None else parse_time(body.before),
+            ids=body.ids,
+            reason=body.reason,
+        )
+        service.note(
+            token,
+            "forget",
+            person=pseudonym,
+            camera=body.camera,
+            before=body.before,
+            ids=body.ids,
+            receipt=receipt.id,
+            deleted=receipt.sightings,
+            reason=body.reason,
+        )
+        return receipt.to_json()
+
+    @app.get("/api/audit", tags=["admin"])
+    def audit(
+        token: Token = admin,
+        newest: Annotated[int, Query(ge=1, le=1000)] = 100,
+        who: Annotated[str | None, Query(max_length=64)] = None,
+        action: Annotated[str | None, Query(max_length=32)] = None,
+    ) -> dict[str, Any]:
+        """The audit log, newest first, and whether its chain is whole."""
+        names = {service.pseudonym(name): name for name in gallery.people.names()}
+        entries = service.audit.entries(newest=newest, who=who, action=action)
+        for entry in entries:
+            if entry.get("person") in names:
+                entry["person_name"] = names[entry["person"]]
+            if "people" in entry:
+                entry["people_names"] = [names.get(p, "") for p in entry["people"]]
+        fault = ""
+        try:
+            lines = service.audit.verify()
+        except InputError as error:
+            lines, fault = 0, str(error)
+        service.note(token, "audit")
+        return {"entries": entries, "lines": lines, "whole": not fault, "fault": fault}
+
+    @app.get("/api/calibration", tags=["service"])
+    def calibration(_: Token = viewer) -> dict[str, Any]:
+        """What is known of the meaning of scores."""
+        it = service.calibration
+        if it is None:
+            return {"calibrated": False}
+        return {
+            "calibrated": True,
+            "data": it.data,
+            "people": it.people,
+            "far": settings.far,
+            "measured": it.measured,
+        }
+
+    # --- errors ---------------------------------------------------------------------------------
+
+    def answer(status: int, detail: str) -> JSONResponse:
+        return JSONResponse({"detail": detail}, status)
+
+    @app.exception_handler(InputError)
+    def bad_input(_: Request, error: InputError) -> JSONResponse:
+        missing = "has no sighting" in str(error) or str(error).startswith("nobody in the gallery")
+        return answer(404 if missing else 422, str(error))
+
+    @app.exception_handler(ImageError)
+    def bad_picture(_: Request, error: ImageError) -> JSONResponse:
+        return answer(422, str(error))
+
+    @app.exception_handler(GalleryError)
+    @app.exception_handler(DiskError)
+    def broken(_: Request, error: CrosscamError) -> JSONResponse:
+        return answer(503, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # What came is not repeated: it may be a picture, or not even text.
+        faults = []
+        for entry in error.errors()[:5]:
+            place = [str(p) for p in entry["loc"] if p not in ("body", "query", "path")]
+            faults.append(f"{'.'.join(place)}: {entry['msg']}")
+        return answer(422, "; ".join(faults).encode("utf-8", "replace").decode())
+
+    static = importlib.resources.files("crosscam.serve") / "web"
+    app.mount("/static", StaticFiles(directory=str(static)), name="static")
+    app.add_middleware(BodyLimit, most=settings.max_upload_bytes, seconds=settings.body_seconds)
+    app.add_middleware(SafeHeaders)
+    return app
+
+
+def _salt(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        salt = secrets.token_bytes(32)
+        path.write_text(salt.hex(), encoding="ascii")
+        path.chmod(0o600)
+        return salt

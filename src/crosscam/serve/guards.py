@@ -1,0 +1,121 @@
+"""What stands between a client and the application: size, time and headers.
+
+Plain ASGI, so that nothing is buffered before it is judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+__all__ = ["BodyLimit", "SafeHeaders"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Sent with every answer: no script but our own, no framing, no guessing of types."""
+
+
+class BodyLimit:
+    """Turns away requests whose body is too large or comes too slowly.
+
+    A body is counted as it arrives, whatever its headers claim, and must be complete in
+    ``seconds``.  Memory: what the application keeps of ``most`` bytes.
+    """
+
+    def __init__(self, app: App, most: int, seconds: float) -> None:
+        self.app, self.most, self.seconds = app, most, seconds
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        claimed = dict(scope["headers"]).get(b"content-length", b"0")
+        if not claimed.isdigit() or int(claimed) > self.most:
+            await _refuse(send, 413, f"a request may have {self.most:,} bytes.")
+            return
+        ends = asyncio.get_running_loop().time() + self.seconds
+        got, done, started = 0, False, False
+        fault: tuple[int, str] | None = None
+
+        async def counted() -> Message:
+            nonlocal got, done, fault
+            if done:  # what comes now is the end of the connection
+                return await receive()
+            left = ends - asyncio.get_running_loop().time()
+            try:
+                message = await asyncio.wait_for(receive(), max(left, 0.001))
+            except asyncio.TimeoutError:
+                fault = (408, f"the request did not arrive within {self.seconds:g} seconds.")
+                return {"type": "http.disconnect"}
+            got += len(message.get("body", b""))
+            done = not message.get("more_body", False)
+            if got > self.most:
+                fault = (413, f"a request may have {self.most:,} bytes.")
+                return {"type": "http.disconnect"}
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if fault is not None and not started:
+                return  # the application answers a client that is gone; ours is the answer
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except Exception:
+            if fault is None:
+                raise
+        if fault is not None and not started:
+            await _refuse(send, *fault)
+
+
+class SafeHeaders:
+    """Adds ``HEADERS`` to every answer, and forbids keeping copies of what is not public."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        if not scope["path"].startswith("/static/"):
+            own.append((b"cache-control", b"no-store"))
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = {name for name, _ in own}
+                kept = [h for h in message.get("headers", []) if h[0].lower() not in names]
+                message["headers"] = [*kept, *own]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+async def _refuse(send: Send, status: int, detail: str) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,55 @@
+"""What an operator decides about a service.  The defaults protect the people in the gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crosscam.errors import InputError
+
+__all__ = ["ServiceSettings"]
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """How a service behaves.
+
+    Args:
+        retention_days: sightings older than this are deleted for good, every hour; 0 keeps them.
+        audit_days: lines of the audit log older than this are removed; 0 keeps them.
+        require_reason: a search or a deletion without a reason is refused.
+        per_minute: requests per token and minute.
+        burst: requests that may come at once.
+        max_upload_bytes: of one request, pictures and fields together.
+        max_pictures: query pictures of one search.
+        max_pixels: of one uploaded picture, judged before decoding.
+        body_seconds: time a client has to send its request.
+        searches: searches that run at a time; more wait, and far more are turned away.
+        far: false-accept rate that decisions promise, where the encoder is calibrated.
+        present: share of searches, in (0, 1), whose person is in the gallery.
+    """
+
+    retention_days: float = 30.0
+    audit_days: float = 365.0
+    require_reason: bool = False
+    per_minute: float = 240.0
+    burst: int = 60
+    max_upload_bytes: int = 16_000_000
+    max_pictures: int = 8
+    max_pixels: int = 16_000_000
+    body_seconds: float = 20.0
+    searches: int = 4
+    far: float = 0.01
+    present: float = 0.5
+
+    def __post_init__(self) -> None:
+        positive = ("per_minute", "burst", "max_upload_bytes", "max_pictures", "max_pixels",
+                    "body_seconds", "searches")  # fmt: skip
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("retention_days", "audit_days"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name in ("far", "present"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")

@@ -1,0 +1,376 @@
+"""The service as a client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from conftest import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
+from PIL import Image
+
+from crosscam.decision import fit
+from crosscam.decision.trials import of_pairs
+from crosscam.gallery import Where
+from crosscam.serve.guards import BodyLimit
+from crosscam.serve.settings import ServiceSettings
+from crosscam.serve.tokens import Role
+
+READS = [
+    ("GET", "/api/me"),
+    ("GET", "/api/stats"),
+    ("GET", "/api/people"),
+    ("GET", "/api/sightings"),
+    ("GET", "/api/calibration"),
+    ("GET", "/metrics"),
+    ("POST", "/api/search"),
+]
+CHANGES = [
+    ("POST", "/api/sightings"),
+    ("POST", "/api/people/a/enroll"),
+    ("POST", "/api/people/a/confirm"),
+    ("POST", "/api/people/a/reject"),
+    ("POST", "/api/people/a/rename"),
+    ("POST", "/api/people/a/split"),
+    ("POST", "/api/merge"),
+]
+ADMINS = [("POST", "/api/forget"), ("GET", "/api/audit")]
+
+
+@pytest.mark.parametrize(("verb", "path"), [*READS, *CHANGES, *ADMINS])
+def test_nobody_gets_in_without_a_token(verb: str, path: str, running: Running) -> None:
+    for headers in ({}, {"Authorization": "Bearer cc_wrong"}, {"Authorization": "Basic YTpi"}):
+        answer = running.client.request(verb, path, headers=headers)
+        assert answer.status_code == 401
+        assert "token" in answer.json()["detail"]
+
+
+def test_roles_allow_what_they_say(running: Running) -> None:
+    allowed = {
+        Role.VIEWER: READS,
+        Role.OPERATOR: [*READS, *CHANGES],
+        Role.ADMIN: [*READS, *CHANGES, *ADMINS],
+    }
+    for role, paths in allowed.items():
+        headers = running.caller(role).headers
+        for verb, path in [*READS, *CHANGES, *ADMINS]:
+            status = running.client.request(verb, path, headers=headers).status_code
+            assert (status != 403) == ((verb, path) in paths), (role, verb, path, status)
+
+
+def test_a_search_ranks_the_same_person_first(running: Running, viewer: Caller) -> None:
+    answer = viewer.search(3, top=5)
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert len(results) == 5
+    assert results[0]["source"] == "3"
+    scores = [r["score"] for r in results]
+    assert scores == sorted(scores, reverse=True)
+    assert answer.json()["decision"] is None  # nobody calibrated
+
+
+def test_search_filters(running: Running, viewer: Caller) -> None:
+    results = viewer.search(2, cameras=["2"], top=50).json()["results"]
+    assert {r["camera"] for r in results} == {"2"}
+    assert len(results) == PEOPLE
+    results = viewer.search(2, after=str(NOW - 3 * 3600 + 1), top=50).json()["results"]
+    assert {r["camera"] for r in results} == {"1", "2"}
+    by_id = viewer.post(
+        "/api/search",
+        data={"sightings": [running.id_of(4, 1)], "top": 3, "exclude_own_cameras": True},
+    ).json()["results"]
+    assert "1" not in {r["camera"] for r in by_id}
+
+
+def test_a_calibrated_service_says_known_or_unknown(running: Running, viewer: Caller) -> None:
+    scores = [0.9] * 50 + [i / 100 for i in range(50)]
+    running.service.calibration = fit(
+        of_pairs(scores, [True] * 50 + [False] * 50), model="m", data="toys"
+    )
+    answer = viewer.search(3, far=0.1).json()
+    threshold = answer["decision"]["threshold"]
+    assert answer["decision"]["known"] == (answer["results"][0]["score"] > threshold)
+    for hit in answer["results"]:
+        assert 0 <= hit["probability"] <= 1
+        assert (hit["decision"] == "match") == (hit["score"] > threshold)
+    chances = [hit["probability"] for hit in answer["results"]]
+    assert chances == sorted(chances, reverse=True)
+
+
+def test_people_are_enrolled_confirmed_rejected_split_merged_and_renamed(
+    running: Running, operator: Caller
+) -> None:
+    one, two, other = running.id_of(1, 1), running.id_of(1, 2), running.id_of(2, 1)
+    assert operator.post("/api/people/Ann/enroll", json={"ids": [one]}).status_code == 200
+    assert operator.post("/api/people/Ann/confirm", json={"ids": [two, other]}).status_code == 200
+    person = operator.get("/api/people/Ann").json()
+    assert person["sightings"] == 3
+    assert {s["id"] for s in person["own"]} == {one, two, other}
+    split = operator.post("/api/people/Ann/split", json={"ids": [other], "name": "Bea"})
+    assert split.status_code == 200
+    assert operator.get("/api/people").json()["people"] == [
+        {"name": "Ann", "sightings": 2},
+        {"name": "Bea", "sightings": 1},
+    ]
+    rejected = running.id_of(1, 3)
+    operator.post("/api/people/Ann/reject", json={"ids": [rejected]})
+    found = operator.post("/api/search", data={"person": "Ann", "top": 50}).json()["results"]
+    assert rejected not in {r["id"] for r in found}
+    assert operator.post("/api/people/Bea/rename", json={"name": "Cleo"}).json()["changed"] == 1
+    assert operator.post("/api/merge", json={"names": ["Cleo"], "into": "Ann"}).status_code == 200
+    assert operator.get("/api/people").json()["people"] == [{"name": "Ann", "sightings": 3}]
+
+
+def test_adding_is_idempotent(operator: Caller, viewer: Caller) -> None:
+    def add() -> Any:
+        files = [("pictures", ("n.jpg", jpeg(50), "image/jpeg"))]
+        return operator.post("/api/sightings", files=files, data={"camera": "9", "time": str(NOW)})
+
+    first, second = add(), add()
+    assert first.status_code == 201
+    assert (first.json()["new"], second.json()["new"]) == (1, 0)
+    assert first.json()["ids"] == second.json()["ids"]
+    found = viewer.search(50, top=1).json()["results"][0]
+    assert found["camera"] == "9"
+    shown = viewer.get(f"/api/sightings/{found['id']}/picture")
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(shown.content)).size == (32, 64)
+
+
+def test_forgetting_leaves_nothing(running: Running, operator: Caller, admin: Caller) -> None:
+    ids = [running.id_of(5, c) for c in range(1, CAMERAS + 1)]
+    operator.post("/api/people/Zoe Example/enroll", json={"ids": ids})
+    receipt = admin.post(
+        "/api/forget", json={"person": "Zoe Example", "reason": "asked for it"}
+    ).json()
+    assert receipt["sightings"] == receipt["pictures"] == CAMERAS
+    for sighting in ids:
+        assert admin.get(f"/api/sightings/{sighting}").status_code == 404
+        assert admin.get(f"/api/sightings/{sighting}/picture").status_code == 404
+    assert admin.get("/api/people/Zoe Example").status_code == 404
+    found = admin.search(5, top=100).json()["results"]
+    assert not set(ids) & {r["id"] for r in found}
+    text = (running.service.state / "audit.jsonl").read_text()
+    assert "Zoe" not in text
+    entry = next(e for e in admin.get("/api/audit").json()["entries"] if e["action"] == "forget")
+    assert entry["receipt"] == receipt["id"]
+    assert "person_name" not in entry  # nobody can say any more who that was
+
+
+def test_who_searched_for_whom_and_why_is_in_the_log(
+    running: Running, viewer: Caller, operator: Caller, admin: Caller
+) -> None:
+    operator.post("/api/people/Ann/enroll", json={"ids": [running.id_of(1, 1)]})
+    viewer.search(3, reason="lost child, gate 4")
+    viewer.post("/api/search", data={"person": "Ann"})
+    log = admin.get("/api/audit").json()
+    assert log["whole"]
+    by_name, by_picture = log["entries"][0], log["entries"][1]
+    assert (by_name["who"], by_name["action"], by_name["person_name"]) == (
+        "viewer",
+        "search",
+        "Ann",
+    )
+    assert by_picture["reason"] == "lost child, gate 4"
+    assert by_picture["pictures"] == [hashlib.sha256(jpeg(3, 1, 9)).hexdigest()]
+    assert "Ann" not in (running.service.state / "audit.jsonl").read_text()
+
+
+@pytest.mark.settings(require_reason=True)
+def test_a_reason_can_be_required(viewer: Caller, admin: Caller) -> None:
+    assert viewer.search(1).status_code == 422
+    assert viewer.search(1, reason="  ").status_code == 422
+    assert viewer.search(1, reason="audit of gate 4").status_code == 200
+    assert admin.post("/api/forget", json={"camera": "1"}).status_code == 422
+
+
+def test_a_changed_log_shows(running: Running, viewer: Caller, admin: Caller) -> None:
+    for _ in range(3):
+        viewer.search(1)
+    path = running.service.state / "audit.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:1] + lines[2:]))
+    log = admin.get("/api/audit").json()
+    assert not log["whole"]
+    assert "changed by hand" in log["fault"]
+
+
+@pytest.mark.settings(retention_days=1.0, audit_days=2.0)
+def test_retention_really_deletes(running: Running, viewer: Caller) -> None:
+    viewer.search(1)
+    running.now[0] = NOW + 86_400 - 2 * 3600 + 1  # what cameras 2 and 3 saw is a day old
+    gone = running.service.retain()
+    assert gone["sightings"] == PEOPLE * 2
+    assert {s.camera for s in running.service.gallery.find(Where())} == {"1"}
+    running.now[0] += 3 * 86_400
+    assert running.service.retain()["audit"] >= 1
+
+
+# --- what a stranger may send -----------------------------------------------------------------
+
+
+def send(caller: Caller, data: bytes, name: str = "q.jpg") -> Any:
+    return caller.post("/api/search", files=[("pictures", (name, data, "image/jpeg"))])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few hundred bytes that claims ``width`` x ``height`` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" * 10_000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"<html><script>alert(1)</script></html>", "not a picture"),
+        (jpeg(1)[:200], "truncated|cut|corrupt|cannot be decoded|broken|ends"),
+        (bomb(50_000, 50_000), "pixels"),
+        (bomb(5_000, 5_000), "pixels"),
+        (b"GIF89a<script>" + b"x" * 50, "picture"),
+        (b"%PDF-1.4", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(data: bytes, words: str, viewer: Caller) -> None:
+    answer = send(viewer, data)
+    assert answer.status_code == 422
+    import re
+
+    assert re.search(words, answer.json()["detail"]), answer.json()["detail"]
+
+
+def test_a_polyglot_is_kept_as_a_picture_only(running: Running, operator: Caller) -> None:
+    """A JPEG with a page behind it is shown as a JPEG, whatever else it could be."""
+    data = jpeg(60) + b"<script>alert(1)</script>"
+    files = [("pictures", ("x.html", data, "text/html"))]
+    answer = operator.post("/api/sightings", files=files)
+    assert answer.status_code == 201
+    shown = operator.get(f"/api/sightings/{answer.json()['ids'][0]}/picture")
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert shown.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "..\\x.jpg", "a\x00.jpg", "x" * 5000])
+def test_file_names_are_never_used(name: str, running: Running, operator: Caller) -> None:
+    before = set(running.service.state.parent.rglob("*"))
+    files = [("pictures", (name, jpeg(61), "image/jpeg"))]
+    status = operator.post("/api/sightings", files=files).status_code
+    assert status in (201, 400, 422)
+    after = set(running.service.state.parent.rglob("*"))
+    assert not [p for p in after - before if "passwd" in p.name or p.name.startswith("x" * 100)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/tokens.py",
+        "/api/sightings/..%2f..%2fstate%2ftokens.json",
+        "/api/sightings/../../state/tokens.json/picture",
+    ],
+)
+def test_paths_do_not_leave_their_folder(path: str, viewer: Caller) -> None:
+    answer = viewer.get(path)
+    assert answer.status_code in (404, 405, 422)
+    assert b"sha256" not in answer.content
+
+
+@pytest.mark.settings(max_upload_bytes=20_000)
+def test_uploads_are_bounded(viewer: Caller) -> None:
+    answer = send(viewer, b"\xff\xd8" + b"0" * 30_000)
+    assert answer.status_code == 413
+    assert "20,000" in answer.json()["detail"]
+
+    def endless() -> Any:  # without a length
+        yield b'--b\r\ncontent-disposition: form-data; name="pictures"; filename="a.jpg"\r\n\r\n'
+        for _ in range(100):
+            yield b"0" * 1000
+
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    answer = viewer.client.post("/api/search", headers=viewer.headers | kind, content=endless())
+    assert answer.status_code == 413
+
+
+def test_a_slow_client_is_turned_away() -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def run() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "headers": [], "path": "/"}
+        await BodyLimit(app, most=10_000, seconds=0.2)(scope, receive, send)
+
+    asyncio.run(run())
+    assert sent[0]["status"] == 408
+    assert "0.2 seconds" in json.loads(sent[1]["body"])["detail"]
+
+
+@pytest.mark.settings(burst=5, per_minute=1)
+def test_requests_are_limited_per_token(running: Running, viewer: Caller, admin: Caller) -> None:
+    statuses = [viewer.get("/api/me").status_code for _ in range(7)]
+    assert statuses == [200] * 5 + [429] * 2
+    assert int(viewer.get("/api/me").headers["retry-after"]) > 1
+    assert admin.get("/api/me").status_code == 200
+
+
+def test_too_many_pictures(viewer: Caller) -> None:
+    files = [("pictures", (f"{i}.jpg", jpeg(1), "image/jpeg")) for i in range(9)]
+    answer = viewer.post("/api/search", files=files)
+    assert answer.status_code == 422
+    assert "at most 8" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/api/me", "/nothing", "/static/none.js"])
+def test_every_answer_has_safe_headers(path: str, viewer: Caller) -> None:
+    headers = viewer.get(path).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    if not path.startswith("/static"):
+        assert headers["cache-control"] == "no-store"
+
+
+def test_metrics_count_requests(viewer: Caller) -> None:
+    viewer.search(1)
+    text = viewer.get("/metrics").text
+    assert 'crosscam_requests_total{action="search",status="200"} 1.0' in text
+    assert f"crosscam_sightings {float(PEOPLE * CAMERAS)}" in text
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    from crosscam.errors import InputError
+
+    for wrong in ({"searches": 0}, {"far": 1.0}, {"retention_days": -1}, {"burst": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            ServiceSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_bad_fields_are_named(viewer: Caller) -> None:
+    assert "top" in viewer.search(1, top=100_000).json()["detail"]
+    assert "time" in viewer.search(1, after="yesterday").json()["detail"]
+    assert viewer.get("/api/sightings/zzz").status_code == 422
+    missing = viewer.get("/api/sightings/00000000-0000-0000-0000-000000000000")
+    assert missing.status_code == 404
+    nobody = viewer.get("/api/people/nobody")
+    assert nobody.status_code == 404
