@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import importlib.resources
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -243,7 +243,8 @@ class MethodSettings:
 
     def build(self, num_classes: int) -> Method:
         """An untrained method for ``num_classes`` training identities."""
-        return find(self.name)(num_classes, **self.options)
+        make: Callable[..., Method] = find(self.name)
+        return make(num_classes, **self.options)
 
 
 def _require(key: str, value: object, holds: bool, need: str) -> None:

@@ -60,7 +60,8 @@ class SyncBatchNorm(nn.Module):
             )
         over = [d for d in range(x.ndim) if d != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x.float()  # sums of bfloat16 maps lose the mean
+        # Sums of bfloat16 maps lose the mean.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         count = _all_reduce_sum(wide.new_tensor(float(x.numel() // x.shape[1])))
         mean = _all_reduce_sum(wide.sum(over)) / count
         centered = wide - mean.view(shape)
