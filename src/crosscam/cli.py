@@ -205,6 +205,26 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         add_arguments(gallery)
 
+    calibrate = command("calibrate", _calibrate, "Learn what scores mean, and when nobody fits.")
+    calibrate.add_argument("model", help="encoder or run folder")
+    _data_arguments(calibrate)
+    calibrate.add_argument(
+        "--pairs", type=Path, metavar="CSV", help="a, b (pictures), same (1 or 0); not with --data"
+    )
+    calibrate.add_argument("--far", type=float, default=0.01, help="false-accept rate to print")
+    calibrate.add_argument("--out", type=Path, help="folder to write to (default: the model)")
+    calibrate.add_argument("--seed", type=int, default=0, help="of the split and the intervals")
+    calibrate.add_argument("--json", action="store_true", help="print JSON")
+    calibrate.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    serve = command("serve", _serve, "Serve a gallery: API and page.")
+    token = command("token", _token, "Make, list and end the tokens of a service.")
+    if words[:1] in (["serve"], ["token"]):
+        from crosscam.serve import command as service
+
+        service.add_serve(serve)
+        service.add_token(token)
+
     command("methods", _methods, "List methods, backbones and shipped recipes.")
     return parser
 
@@ -459,6 +479,55 @@ def _gallery(options: argparse.Namespace) -> int:
     from crosscam.gallery.command import run
 
     return run(options, Encoder.load)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    import dataclasses
+
+    from crosscam import calibrate
+    from crosscam.data import datasets
+    from crosscam.encoder import Encoder
+
+    if (options.pairs is None) == (options.data is None):
+        raise InputError("give either --data and --root, or --pairs.")
+    encoder = Encoder.load(options.model)
+
+    def embed(paths: Sequence[Path]) -> Any:
+        return encoder.files(paths, progress=not options.quiet)
+
+    if options.pairs is not None:
+        pairs = calibrate.read_pairs(options.pairs)
+        found = calibrate.calibrate_pairs(
+            embed, pairs, model=encoder.hash, data=options.pairs.name, seed=options.seed
+        )
+    else:
+        if not options.root:
+            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
+        extra = datasets.options_from_text(options.data, options.option)
+        dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
+        found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
+    out = options.out or Path(options.model)
+    out.mkdir(parents=True, exist_ok=True)
+    found.calibration.save(out / "calibration.json")
+    page = found.report(out / "calibration.html")
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found.calibration), indent=1))
+    else:
+        print(found.text(options.far))
+        print(f"page            {page}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from crosscam.serve.command import serve
+
+    return serve(options)
+
+
+def _token(options: argparse.Namespace) -> int:
+    from crosscam.serve.command import token
+
+    return token(options)
 
 
 def _methods(_options: argparse.Namespace) -> int:
