@@ -1,0 +1,171 @@
+"""The commands ``crosscam serve`` and ``crosscam token``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosscam.errors import CheckpointError, InputError, MissingExtraError
+from crosscam.serve.settings import ServiceSettings
+from crosscam.serve.tokens import Role, Tokens
+
+if TYPE_CHECKING:
+    from crosscam.decision import Calibration
+
+__all__ = ["add_serve", "add_token", "serve", "token"]
+
+_HELP = {
+    "retention_days": "sightings older than this are deleted for good, hourly; 0 keeps them",
+    "audit_days": "older lines of the audit log are removed; 0 keeps them",
+    "require_reason": "refuse searches and deletions without a reason",
+    "per_minute": "requests per token and minute",
+    "burst": "requests that may come at once",
+    "max_upload_bytes": "bytes of one request",
+    "max_pictures": "pictures of one search",
+    "max_pixels": "pixels of one picture",
+    "body_seconds": "time a client has to send a request",
+    "searches": "searches at a time",
+    "far": "false-accept rate that decisions promise",
+    "present": "share of searches whose person is in the gallery",
+}
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``crosscam serve``."""
+    parser.add_argument("--gallery", required=True, metavar="PLACE", help="folder, or server URL")
+    parser.add_argument("--model", required=True, help="encoder or run folder")
+    parser.add_argument("--state", type=Path, help="folder of tokens and audit log "
+                        "(default: GALLERY.service)")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--tls-cert", type=Path, help="certificate, PEM")
+    parser.add_argument("--tls-key", type=Path, help="its key, PEM")
+    proxy = "listen beyond loopback without TLS, because a proxy in front has it"
+    parser.add_argument("--behind-proxy", action="store_true", help=proxy)
+    for setting in fields(ServiceSettings):
+        flag = f"--{setting.name.replace('_', '-')}"
+        if setting.name == "require_reason":
+            parser.add_argument(flag, action="store_true", help=_HELP[setting.name])
+        else:
+            kind = type(setting.default)
+            parser.add_argument(
+                flag, type=kind, default=setting.default, help=_HELP[setting.name], metavar="N"
+            )
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``crosscam token``."""
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True)
+    add = verbs.add_parser("add", help="Make a token; it is shown once.")
+    add.add_argument("name", help="whose it is; stands in the audit log")
+    add.add_argument("--role", required=True, help="viewer, operator or admin")
+    add.add_argument("--days", type=float, help="days until it ends (default: never)")
+    revoke = verbs.add_parser("revoke", help="End a token.")
+    revoke.add_argument("name")
+    show = verbs.add_parser("list", help="Names and roles; never the tokens themselves.")
+    for verb in (add, revoke, show):
+        place = verb.add_mutually_exclusive_group(required=True)
+        place.add_argument("--gallery", metavar="PLACE", help="the gallery that is served")
+        place.add_argument("--state", type=Path, help="folder of tokens and audit log")
+
+
+def token(options: argparse.Namespace) -> int:
+    """``crosscam token``."""
+    tokens = Tokens(_state(options) / "tokens.json")
+    if options.verb == "add":
+        print(tokens.add(options.name, Role.named(options.role), days=options.days))
+    elif options.verb == "revoke":
+        tokens.revoke(options.name)
+        print(f"{options.name}'s token is no longer valid.")
+    else:
+        for entry in tokens.list():
+            print(f"{entry.name:<24} {entry.role.name.lower()}")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """``crosscam serve``: until it is stopped."""
+    settings = ServiceSettings(
+        **{f.name: getattr(options, f.name) for f in fields(ServiceSettings)}
+    )
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise InputError("TLS needs both --tls-cert and --tls-key.")
+    if not (_loopback(options.host) or options.tls_cert or options.behind_proxy):
+        raise InputError(
+            f"{options.host} can be reached from other machines, and tokens would travel in the "
+            "clear. Give --tls-cert and --tls-key, or --behind-proxy if a proxy encrypts."
+        )
+    state = _state(options)
+    if not Tokens(state / "tokens.json").list():
+        where = f"--state {state}" if options.state else f"--gallery {options.gallery}"
+        raise InputError(
+            "nobody may use this service yet. Make a token first: "
+            f"crosscam token add YOUR-NAME --role admin {where}"
+        )
+    try:
+        import uvicorn
+
+        from crosscam.serve.app import Service, make_app
+    except ImportError as error:
+        raise MissingExtraError(
+            "the service needs: pip install 'crosscam[serve,gallery]'."
+        ) from error
+    from crosscam.encoder import Encoder
+    from crosscam.gallery import Gallery
+
+    encoder = Encoder.load(options.model)
+    calibration = _calibration(Path(options.model), encoder)
+    gallery = Gallery.create(options.gallery, encoder, doing="crosscam serve")
+    service = Service(gallery, state, settings, calibration)
+    scheme = "https" if options.tls_cert else "http"
+    print(f"gallery   {options.gallery}: {len(gallery):,} sightings, {encoder.name}")
+    print(f"decisions {'calibrated on ' + calibration.data if calibration else 'not calibrated'}")
+    print(f"page      {scheme}://{options.host}:{options.port}/", flush=True)
+    uvicorn.run(
+        make_app(service),
+        host=options.host,
+        port=options.port,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
+        log_level="warning",
+        access_log=False,  # the audit log says who did what; addresses are nobody's business
+        server_header=False,
+        timeout_keep_alive=10,
+        limit_concurrency=200,
+        h11_max_incomplete_event_size=16_384,
+    )
+    return 0
+
+
+def _calibration(model: Path, encoder: Any) -> Calibration | None:
+    from crosscam.decision import Calibration
+
+    path = model / "calibration.json"
+    if not path.is_file():
+        return None
+    try:
+        return Calibration.load(path, encoder.hash)
+    except CheckpointError as error:
+        raise InputError(f"{error} (Or move {path} away to serve without decisions.)") from error
+
+
+def _state(options: argparse.Namespace) -> Path:
+    if options.state is not None:
+        found: Path = options.state
+        return found
+    if "://" in options.gallery:
+        raise InputError("for a gallery on a server, name a folder with --state.")
+    place = Path(options.gallery)
+    return place.with_name(f"{place.name}.service")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
