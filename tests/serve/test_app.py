@@ -259,6 +259,7 @@ def test_a_polyglot_is_kept_as_a_picture_only(running: Running, operator: Caller
     shown = operator.get(f"/api/sightings/{answer.json()['ids'][0]}/picture")
     assert shown.headers["content-type"] == "image/jpeg"
     assert shown.headers["x-content-type-options"] == "nosniff"
+    assert b"script" not in shown.content
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..\\x.jpg", "a\x00.jpg", "x" * 5000])
