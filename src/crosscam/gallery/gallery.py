@@ -484,28 +484,27 @@ class Gallery:
     ) -> list[str]:
         """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
 
-        ``items`` say what is known; their ``id`` and ``picture`` are not read.  Vectors must have
-        unit length.  Returns the ids.  They cannot be embedded again later.
+        ``items`` say what is known; their ``id`` is not read, ``picture`` is empty.  Vectors must
+        have unit length.  Returns the ids.  They cannot be embedded again later.
         """
         array = np.ascontiguousarray(vectors, np.float32)
         array = checked_vectors(array, len(items), self.model.dim)
+        if any(s.picture for s in items):
+            raise InputError("a vector added by itself has no picture; add the picture instead.")
         ids: list[str] = []
+        own = {"model": self.model.short}
         with self._changing:
             for start in range(0, len(items), batch):
                 rows = array[start : start + batch]
-                some = [
-                    replace(
-                        s,
-                        id=sighting_id(
-                            hashlib.sha256(row.tobytes()).hexdigest(), s.camera, s.time, s.frame
-                        ),
-                        picture="",
-                        model=self.model.short,
-                    )
-                    for s, row in zip(items[start : start + batch], rows, strict=True)
+                some = items[start : start + batch]
+                content = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+                new = [
+                    sighting_id(c, s.camera, s.time, s.frame)
+                    for c, s in zip(content, some, strict=True)
                 ]
-                self.points.add([s.id for s in some], rows, [s.payload() for s in some])
-                ids += [s.id for s in some]
+                payloads = [{**s.payload(), **own} for s in some]
+                self.points.add(new, rows, payloads)
+                ids += new
             self.flush()
         return ids
 

@@ -56,17 +56,16 @@ class Sighting:
     def payload(self) -> dict[str, Any]:
         """Plain values for a store, without the id; what is unknown is left out."""
         values: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name != "id" and value not in ("", None, ()):
-                values[f.name] = list(value) if isinstance(value, tuple) else value
+        for name in _PAYLOAD:
+            value = getattr(self, name)
+            if value is not None and value != "" and value != ():
+                values[name] = list(value) if isinstance(value, tuple) else value
         return values
 
     @classmethod
     def from_payload(cls, id: str, payload: Mapping[str, Any] | None) -> Sighting:
         """The inverse of :meth:`payload`; entries of newer versions are passed over."""
-        known = {f.name for f in fields(cls)}
-        values = {k: v for k, v in (payload or {}).items() if k in known and v is not None}
+        values = {k: v for k, v in (payload or {}).items() if k in _PAYLOAD and v is not None}
         for key in ("box", "rejected"):
             if key in values:
                 values[key] = tuple(values[key])
@@ -79,6 +78,9 @@ class Sighting:
             if key in values:
                 values[key] = format_time(values[key])
         return values
+
+
+_PAYLOAD = tuple(f.name for f in fields(Sighting) if f.name != "id")
 
 
 @dataclass(frozen=True, slots=True)
