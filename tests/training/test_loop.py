@@ -53,6 +53,7 @@ def test_a_run_leaves_everything_behind(whole: Path) -> None:
     assert card["trained_on"]["images"] == 48
     assert card["epochs"] == 3
     assert card["precision"] == "fp32"
+    assert 50 < card["peak_memory_mb"] < 20_000
     assert len(card["weights_sha256"]) == 64
     lines = [json.loads(x) for x in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == list(range(1, card["steps"] + 1))

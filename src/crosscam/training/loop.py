@@ -38,7 +38,15 @@ from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
-from crosscam.training.process import agree, interruptible, pick_device, processes, rank, use_bf16
+from crosscam.training.process import (
+    agree,
+    interruptible,
+    peak_memory,
+    pick_device,
+    processes,
+    rank,
+    use_bf16,
+)
 from crosscam.training.record import Bar, Log, Position, first_card, update_card
 from crosscam.types import Sample
 
@@ -295,6 +303,7 @@ def _train(
                 "precision": "bf16" if half else "fp32",
                 "device": device.type,
                 "processes": world,
+                "peak_memory_mb": peak_memory(device),
                 **at.figures(),
             }
             update_card(run, entries)

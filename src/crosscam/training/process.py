@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,15 @@ import torch.distributed as dist
 
 from crosscam.errors import RecipeError
 
-__all__ = ["agree", "interruptible", "pick_device", "processes", "rank", "use_bf16"]
+__all__ = [
+    "agree",
+    "interruptible",
+    "peak_memory",
+    "pick_device",
+    "processes",
+    "rank",
+    "use_bf16",
+]
 
 
 def pick_device(name: str) -> torch.device:
@@ -44,6 +53,21 @@ def use_bf16(precision: str, device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported and supported())
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most memory in use so far, in megabytes: allocated on a GPU, else resident of this process.
+
+    None where the system does not tell (Windows).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 10**6
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6
 
 
 def rank() -> int:
