@@ -1,0 +1,197 @@
+"""A part network of our own: which cells of a picture show which part of a body.
+
+No paper.  It learns the part labels of rendered people (``crosscam synth``), so that no picture,
+label or weight of anybody goes into it, and then makes the part masks of real training pictures
+(``crosscam prior masks``), from which MPN and MMGA learn.  It tells nobody apart: person ids are
+not read.
+
+An encoder (any backbone) and a feature pyramid (Lin et al., CVPR 2017): each stage map is reduced
+to ``width`` channels and joined to what was enlarged from below; the finest sum is enlarged once
+more and meets a shallow path of the picture at half its size, where edges are.  With q the shares
+of the labels in a cell,
+
+    L = mean over the cells of all rows that have masks of  - sum_l q_l log p_l
+
+A cell's background is what no part covers.  ``embed`` gives the pooled last map, so that a part
+network is measured and searched with like any method; it is not meant to be good at that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crosscam.errors import RecipeError
+from crosscam.methods import BackboneSettings, Method, unit
+from crosscam.nn import layers
+from crosscam.types import Batch, Prior
+
+LABELS = (
+    "background",
+    "head",
+    "torso",
+    "left arm",
+    "right arm",
+    "left hand",
+    "right hand",
+    "left leg",
+    "right leg",
+    "left foot",
+    "right foot",
+    "hair",
+    "top",
+    "bottom",
+    "shoes",
+    "bag",
+    "hat",
+)
+
+COLORS = (
+    (0, 0, 0),
+    (250, 190, 150),
+    (230, 140, 110),
+    (255, 90, 90),
+    (200, 60, 150),
+    (255, 160, 160),
+    (230, 130, 200),
+    (90, 200, 255),
+    (70, 110, 255),
+    (160, 230, 255),
+    (150, 170, 255),
+    (120, 80, 40),
+    (240, 220, 60),
+    (60, 170, 90),
+    (150, 150, 150),
+    (255, 140, 0),
+    (190, 190, 120),
+)
+"""How each label is shown, R G B; the background is black."""
+
+# What a channel of masks shows besides the label of its name.
+INSIDE = {"head": ("hair", "hat"), "shoes": ("left foot", "right foot")}
+
+
+class Parts(Method):
+    """Part labels of rendered people, at half the size of the picture.
+
+    Args:
+        num_classes: training identities; not used, nobody is told apart.
+        backbone: network and its options.
+        width: channels of the pyramid.
+        edges: channels of the shallow path at half the picture's size.
+        regularizer: keywords of ``Method``.
+    """
+
+    paper: ClassVar[str] = (
+        "none; an encoder with a feature pyramid (Lin et al., CVPR 2017, arXiv 1612.03144) trained "
+        "on rendered people"
+    )
+    needs = frozenset({Prior.MASKS})
+    parts = LABELS[1:]
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "sampler.kind": "shuffle",
+        "augment.erase": 0.0,
+        "augment.jitter": 0.8,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 2e-3,
+        "optimizer.weight_decay": 1e-2,
+        "schedule.epochs": 8,
+        "schedule.kind": "cosine",
+        "schedule.every": "step",
+        "schedule.warmup_epochs": 0.5,
+    }
+
+    labels: tuple[str, ...] = LABELS
+    """What the channels of ``predict`` mean."""
+
+    def __init__(
+        self,
+        num_classes: int,  # noqa: ARG002
+        *,
+        backbone: BackboneSettings = BackboneSettings(  # noqa: B008
+            "resnet18", last_stride=2, width=0.5
+        ),
+        width: int = 64,
+        edges: int = 16,
+        **regularizer: Any,
+    ) -> None:
+        super().__init__(**regularizer)
+        if width < 1 or edges < 1:
+            raise RecipeError(
+                f"method.width and method.edges must be 1 or more, got {width} and {edges}."
+            )
+        self.backbone = backbone.build()
+        self.dim = self.backbone.channels[-1]
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in self.backbone.channels)
+        self.joined = _conv(width, width)
+        self.edges = _conv(3, edges, stride=2)
+        self.fine = _conv(width + edges, width // 2 or 1)
+        self.score = nn.Conv2d(width // 2 or 1, len(self.labels), 1)
+        for module in (self.lateral, self.joined, self.edges, self.fine):
+            layers.init_kaiming(module)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, dim] of pictures [B, 3, H, W]: the mean of the encoder's last map."""
+        return unit(layers.global_avg_pool(self.backbone(images)))
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits [B, L, h, w] of ``labels``, h w half of H W, of pictures [B, 3, H, W]."""
+        maps = self.backbone.stages(images)
+        x: Tensor = self.lateral[-1](maps[-1])
+        for conv, finer in zip(self.lateral[-2::-1], maps[-2::-1], strict=True):
+            x = conv(finer) + _enlarged(x, finer)
+        edges = self.edges(images)
+        x = self.fine(torch.cat([_enlarged(self.joined(x), edges), edges], 1))
+        logits: Tensor = self.score(x)
+        return logits
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The likeliest labels of pictures [B, 3, H, W] as colors, and how sure a person is."""
+        logits = self.predict(images)
+        colors = torch.tensor(COLORS, device=logits.device) / 255  # [17, 3]
+        person = 1 - logits.float().softmax(1)[:, 0]
+        return {"parts": colors[logits.argmax(1)].permute(0, 3, 1, 2), "person": person}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy with the shares of the labels in every cell."""
+        masks = batch.require(Prior.MASKS)
+        logits = self.predict(batch.images)
+        with torch.autocast(logits.device.type, enabled=False):
+            size = (int(logits.shape[2]), int(logits.shape[3]))
+            shares = F.adaptive_avg_pool2d(label_shares(masks.float()), size)
+            far = -(shares * F.log_softmax(logits.float(), 1)).sum(1).mean((1, 2))  # [B]
+            counted = (masks.amax((1, 2, 3)) > 0).float()
+            return {"parts": (far * counted).sum() / counted.sum().clamp(min=1)}
+
+
+def label_shares(masks: Tensor) -> Tensor:
+    """Channels [B, 16, h, w] of the parts to shares [B, 17, h, w] of the labels in every cell.
+
+    A channel of masks may hold others (``INSIDE``), which are taken off it; what no part covers
+    is background.
+    """
+    names = LABELS[1:]
+    shares = [masks[:, i] for i in range(len(names))]
+    for name, inner in INSIDE.items():
+        held = sum(masks[:, names.index(label)] for label in inner)
+        shares[names.index(name)] = (masks[:, names.index(name)] - held).clamp(min=0)
+    parts = torch.stack(shares, 1)
+    return torch.cat([(1 - parts.sum(1, keepdim=True)).clamp(min=0), parts], 1)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def _enlarged(maps: Tensor, like: Tensor) -> Tensor:
+    size = (int(like.shape[2]), int(like.shape[3]))
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
