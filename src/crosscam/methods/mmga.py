@@ -170,7 +170,7 @@ class MMGA(Method):
         self.masks, self.guidance = masks, guidance
         self.identity, self.triplet, self.margin = identity, triplet, margin
         guided = {"whole" if a == "scale1" else a for a in attention} if masks else set()
-        self.parts = tuple(name for name in BRANCHES if name in guided)
+        self.guides = self.parts = tuple(name for name in BRANCHES if name in guided)
         if not guided:
             self.needs = frozenset()
 
@@ -194,17 +194,17 @@ class MMGA(Method):
                 for f in reduced[: len(BRANCHES)]
             ]
             terms["triplet"] = self.triplet * torch.stack(hardest).mean()
-        if self.needs:
+        if self.guides:
             masks = batch.require(Prior.MASKS)
-            if masks.ndim != 4 or masks.shape[1] != len(self.parts):
+            if masks.ndim != 4 or masks.shape[1] != len(self.guides):
                 raise InputError(
-                    f"masks must be [B, {len(self.parts)}, H, W], of {', '.join(self.parts)}; "
+                    f"masks must be [B, {len(self.guides)}, H, W], of {', '.join(self.guides)}; "
                     f"got {list(masks.shape)}."
                 )
             distances = [
                 mask_distance(
                     found,
-                    masks[:, self.parts.index("whole" if name == "scale1" else name)],
+                    masks[:, self.guides.index("whole" if name == "scale1" else name)],
                     usable(masks),
                     self.guidance,
                 )
