@@ -45,6 +45,8 @@ class DataSettings:
         options: options of that data set's parser, such as {split: 3}.
         budget_gb: decoded images beyond this many gigabytes go to a memory-mapped cache on disk.
         cache: folder of that cache; empty means a folder "cache" inside the run.
+        pairs: rendered set (crosscam synth --pairs) of which half a batch of pictures with exact
+            textures comes along with every batch; for methods that learn from such.
     """
 
     name: str = "market1501"
@@ -53,9 +55,10 @@ class DataSettings:
     options: dict[str, Any] = field(default_factory=dict)
     budget_gb: float = 4.0
     cache: str = ""
+    pairs: str = ""
 
     def __post_init__(self) -> None:
-        for key in ("root", "cache"):
+        for key in ("root", "cache", "pairs"):
             value = getattr(self, key)
             if value:
                 object.__setattr__(self, key, str(Path(value).expanduser().absolute()))

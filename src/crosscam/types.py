@@ -124,6 +124,7 @@ class Batch:
     pids: torch.Tensor  # [B] int64, class labels 0..num_classes-1
     camids: torch.Tensor  # [B] int64, camera ids as the data set writes them
     priors: Mapping[Prior, torch.Tensor] = field(default_factory=dict)
+    pairs: Batch | None = None  # rendered pictures with exact priors that come along
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3:

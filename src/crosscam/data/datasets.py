@@ -221,10 +221,22 @@ def market1501(
     return dataclasses.replace(parsed, dataset=ds, rows=tuple(rows), findings=tuple(findings))
 
 
-def rendered(root: Path) -> Parsed:
-    """People rendered by ``crosscam synth``: Market-1501's layout, any number of cameras."""
-    home = find_home("rendered", root, _MARKET_FOLDERS, ())
+def rendered(root: Path, *, pairs: bool = False) -> Parsed:
+    """People rendered by ``crosscam synth``: Market-1501's layout, any number of cameras.
+
+    ``pairs`` takes the pictures that were rendered to be paired with a texture (``--pairs``) as
+    the training set; query and gallery are then empty.
+    """
     form = "0001_c1s1_000000_00.jpg (id, camera, scene, shot)"
+    if pairs:
+        home = find_home("rendered", root, ("pairs",), ())
+        findings: list[Finding] = []
+        train = named_samples(home / "pairs", _MARKET_NAME, form, findings)
+        counted = row("train", train, Count(), str(home / "pairs"))
+        return Parsed(
+            Dataset("rendered", home, train, variant="pairs"), (counted,), tuple(findings)
+        )
+    home = find_home("rendered", root, _MARKET_FOLDERS, ())
     parsed = _market_like("rendered", home, dict.fromkeys(_SPLITS, Count()), range(1, 10_000), form)
     return dataclasses.replace(parsed, cameras=None)
 

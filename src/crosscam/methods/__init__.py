@@ -64,10 +64,20 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Adam:
-    """An Adam at a constant rate, without decay, that a method keeps for one of its updates."""
+    """An Adam without decay, that a method keeps for some parameters of one of its updates.
 
+    Args:
+        parameters: what it moves, as ``nn.Module.parameters``.
+        lr: its rate.
+        betas: decay rates of its moments.
+        scheduled: the rate follows the schedule of the recipe, with ``lr`` at the peak; else it
+            is constant.
+    """
+
+    parameters: Callable[[], Iterable[nn.Parameter]]
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
+    scheduled: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,13 @@ class Update:
 
     Args:
         losses: what it minimizes, as ``Method.losses``; names differ between updates.
-        parameters: what it moves, as ``nn.Module.parameters``; the rest stays as it is.
-        adam: None moves them by the optimizer of the recipe, at the rate of the recipe.
+        parameters: everything it moves, as ``nn.Module.parameters``; the rest stays as it is.
+        adams: who moves some of them; the others are moved by the optimizer of the recipe.
     """
 
     losses: Callable[[Batch], dict[str, Tensor]]
     parameters: Callable[[], Iterable[nn.Parameter]]
-    adam: Adam | None = None
+    adams: tuple[Adam, ...] = ()
 
 
 class Method(nn.Module, ABC):
@@ -116,6 +126,9 @@ class Method(nn.Module, ABC):
 
     parts: tuple[str, ...] = ()
     """What the channels of ``Prior.MASKS`` show, in order, if ``losses`` reads masks."""
+
+    takes_pairs: ClassVar[bool] = False
+    """Whether it learns from the rendered pictures that ``data.pairs`` sends along."""
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Training settings of the paper, by dotted recipe key; a recipe file starts from them."""

@@ -14,11 +14,12 @@ ends with the same weights, bit for bit on one CPU, as one that was not.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
+from crosscam.training.pairs import Pairs, load_pairs
 from crosscam.training.process import (
     agree,
     interruptible,
@@ -177,6 +179,15 @@ def _train(
             priors=priors.rows,
             flip_pairs=priors.flip_pairs,
         )
+        pairs: Pairs | None = None
+        if recipe.data.pairs:
+            if not method.takes_pairs:
+                raise RecipeError(
+                    f"method {recipe.method.name} does not learn from rendered pairs: leave "
+                    "data.pairs out."
+                )
+            folder = Path(recipe.data.cache or run / "cache") / "pairs"
+            pairs = load_pairs(recipe, folder, device, me, world, progress and me == 0)
         if engine.channels_last:
             method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine.sync_batchnorm and world > 1:
@@ -200,7 +211,8 @@ def _train(
         half = use_bf16(engine.precision, device)
 
         # --- where we were --------------------------------------------------------------------
-        at, pictures = Position(), fingerprint(samples)
+        at = Position()
+        pictures = fingerprint(samples + (pairs.samples if pairs else ()))
         if last is not None:
             if last.state["data"] != pictures:
                 raise CheckpointError(
@@ -250,6 +262,8 @@ def _train(
                 steps = sampler.steps(at.epoch)
                 for batch in loader.epoch(at.epoch, at.step_in_epoch):
                     tick = time.monotonic()
+                    if pairs is not None:
+                        batch = dataclasses.replace(batch, pairs=pairs.at(at.step))
                     done = at.epoch + at.step_in_epoch / steps  # epochs, with their fraction
                     rate = learning_rate(recipe.optimizer.lr, schedule, done)
                     for optimizer in optimizers:
@@ -266,7 +280,7 @@ def _train(
                         total = torch.stack(list(own.values())).sum()
                         total.backward()  # type: ignore[no-untyped-call]
                         if recipe.optimizer.clip:
-                            clip(update[0], recipe.optimizer.clip)
+                            clip(update, recipe.optimizer.clip)
                         for optimizer in update:
                             optimizer.step()
                         terms |= own
@@ -331,9 +345,10 @@ def step_seed(seed: int, step: int, process: int) -> int:
     return int(words[0] >> np.uint64(1))
 
 
-def clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
-    """Scale the gradient of everything ``optimizer`` moves down to the length ``norm``."""
-    moved = [p for group in optimizer.param_groups for p in group["params"]]
+def clip(optimizers: Sequence[torch.optim.Optimizer], norm: float) -> None:
+    """Scale the gradient of everything ``optimizers`` move down to the length ``norm``."""
+    groups = [g for o in optimizers for g in o.param_groups if g.get("clip", True)]
+    moved = [p for group in groups for p in group["params"]]
     nn.utils.clip_grad_norm_(moved, norm)
 
 

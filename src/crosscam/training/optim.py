@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crosscam.methods import Method
+from crosscam.methods import Adam, Method
 from crosscam.recipe import OptimizerSettings, ScheduleSettings
 
 __all__ = ["Average", "averaged", "learning_rate", "make_optimizers"]
@@ -38,9 +39,9 @@ def make_optimizers(
 ) -> list[list[torch.optim.Optimizer]]:
     """The optimizers of every update of ``method``, in order.
 
-    An update has the optimizer of the recipe, or the Adam that it names.  A parameter of a
-    submodule with a float ``own_sgd_lr`` (the centers of the center loss) is moved by a plain
-    SGD at that fixed rate, without decay, in every update that moves it.
+    An update has the optimizer of the recipe, and one Adam for all that it keeps Adams for.  A
+    parameter of a submodule with a float ``own_sgd_lr`` (the centers of the center loss) is moved
+    by a plain SGD at that fixed rate, without decay or clipping, in every update that moves it.
     """
     own: dict[nn.Parameter, float] = {}
     for module in method.modules():
@@ -51,19 +52,32 @@ def make_optimizers(
     made: list[list[torch.optim.Optimizer]] = []
     for update in method.updates():
         moved = [p for p in update.parameters() if p.requires_grad]
-        rest = [p for p in moved if p not in own]
-        if update.adam is None:
-            optimizers = [_of_recipe(rest, backbone, settings)]
-        else:
-            rate = update.adam.lr
-            group = {"params": rest, "lr_factor": 1.0, "fixed_lr": rate}
-            optimizers = [torch.optim.Adam([group], rate, betas=update.adam.betas)]
+        kept = {p for adam in update.adams for p in adam.parameters()}
+        rest = [p for p in moved if p not in own and p not in kept]
+        optimizers: list[torch.optim.Optimizer] = []
+        if rest:
+            optimizers.append(_of_recipe(rest, backbone, settings))
+        if update.adams:
+            groups = [_group_of(adam, settings.lr) for adam in update.adams]
+            optimizers.append(torch.optim.Adam(groups, settings.lr))
         for parameter in (p for p in moved if p in own):
             rate = own[parameter]
-            group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate}
+            group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate, "clip": False}
             optimizers.append(torch.optim.SGD([group], rate))
         made.append(optimizers)
     return made
+
+
+def _group_of(adam: Adam, peak: float) -> dict[str, Any]:
+    parameters = [p for p in adam.parameters() if p.requires_grad]
+    factor, fixed = (adam.lr / peak, 0.0) if adam.scheduled else (0.0, adam.lr)
+    return {
+        "params": parameters,
+        "lr": adam.lr,
+        "betas": adam.betas,
+        "lr_factor": factor,
+        "fixed_lr": fixed,
+    }
 
 
 def _of_recipe(
