@@ -143,6 +143,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                        help="whole pictures per training person, for its texture")  # fmt: skip
     synth.add_argument("--families", type=float, default=0.3,
                        help="share of people in near-identical outfits, 0 to 1")  # fmt: skip
+    synth.add_argument("--assets", type=Path, metavar="DIR",
+                       help="a copy of makehuman-assets: its CC0 garments and hair")  # fmt: skip
     synth.add_argument("--train-share", type=float, default=0.5, help="share of training people")
     synth.add_argument("--workers", type=int, default=0, help="processes; 0 is one per processor")
     synth.add_argument("--sheet", action="store_true", help="write a contact sheet instead")
@@ -427,7 +429,11 @@ def _synth(options: argparse.Namespace) -> int:
     from crosscam.synth import contact_sheet, synthesize
 
     if options.sheet:
-        print(contact_sheet(options.out, cameras=options.cameras, seed=options.seed))
+        print(
+            contact_sheet(
+                options.out, cameras=options.cameras, seed=options.seed, assets=options.assets
+            )
+        )
         return 0
     folder = synthesize(
         options.out,
@@ -440,6 +446,7 @@ def _synth(options: argparse.Namespace) -> int:
         pairs=options.pairs,
         families=options.families,
         train_share=options.train_share,
+        assets=options.assets,
         progress=not options.quiet,
     )
     print(f"rendered people: {folder}")

@@ -124,6 +124,17 @@ def test_workers_leave_no_trace(tiny, tmp_path) -> None:
     assert digests(tmp_path / "set") == digests(tiny)
 
 
+def test_a_dozen_people_in_three_cameras(tmp_path) -> None:
+    root = synthesize(tmp_path / "dozen", ids=12, cameras=3, shots=2, seed=2, progress=False)
+    rows = read_annotations(root)
+    people = rows["pid"][rows["pid"] > 0]
+    assert sorted(set(people)) == list(range(1, 13))
+    assert (np.bincount(people)[1:] == 6).all()
+    parsed = market1501(root)
+    counts = [len(s) for s in (parsed.dataset.train, parsed.dataset.query)]
+    assert counts == [36, 18]
+
+
 def test_a_finished_set_is_left_alone_and_others_refused(tiny, tmp_path) -> None:
     before = digests(tiny)
     synthesize(tiny, **TINY, pairs=1, junk=1)

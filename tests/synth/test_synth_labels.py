@@ -7,11 +7,11 @@ import pytest
 from slow_renderer import rasterize_slowly
 
 from crosscam.synth import raster
-from crosscam.synth.body import CHART, LEG, PARTS, body
+from crosscam.synth.body import ARM, CHART, HAND, LEG, PARTS, TORSO, body
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.identity import draw_identity
 from crosscam.synth.person import make_person
-from crosscam.synth.render import HEIGHT, WIDTH, Look, encode, render_shot
+from crosscam.synth.render import HEIGHT, WIDTH, Look, _folds, encode, render_shot
 
 CLEAR = Look(occluder=0.0, neighbors=(1.0, 0.0, 0.0), misalign=0.0, cut=0.0)
 
@@ -74,6 +74,23 @@ def test_seen_joints_lie_in_their_parts(shots) -> None:
     assert right / total > 0.93
 
 
+def test_seen_arm_joints_lie_on_their_own_arm(shots) -> None:
+    """Shoulders on arm or trunk, elbows on the arm, wrists on arm or hand, left and right apart."""
+    arms = {5: (ARM, TORSO), 6: (ARM + 1, TORSO), 7: ARM, 8: ARM + 1,
+            9: (ARM, HAND), 10: (ARM + 1, HAND + 1)}  # fmt: skip
+    right = total = 0
+    for _, shot in shots:
+        for joint, want in arms.items():
+            x, y, seen = shot.keypoints[joint]
+            if seen != 2:
+                continue
+            patch = shot.iuv[max(int(y) - 4, 0) : int(y) + 5, max(int(x) - 4, 0) : int(x) + 5, 0]
+            total += 1
+            right += bool(np.isin(patch, want).any())
+    assert total > 30
+    assert right / total > 0.95
+
+
 def test_keypoint_visibility_and_range(shots) -> None:
     for _, shot in shots:
         inside = shot.keypoints[:, 2] > 0
@@ -95,13 +112,16 @@ def test_faces_show_from_the_front_and_hide_from_behind(people, cameras) -> None
     assert back.keypoints[0, 2] < 2
     assert front.keypoints[5, 0] > front.keypoints[6, 0]  # their left is on our right
     assert back.keypoints[5, 0] < back.keypoints[6, 0]
+    for shot in range(8):  # a face that looks this way is seen, whatever the pose
+        seen = render_shot(people[0], cameras[0], shot, CLEAR, yaw=0.0).keypoints[:3, 2]
+        assert (seen == 2).sum() >= 2
     left = render_shot(people[0], cameras[0], 5, CLEAR, yaw=90.0)
     seen = np.bincount(left.iuv[..., 0].ravel(), minlength=11)
     assert seen[3] > seen[4]  # more of the left arm than of the right
 
 
 def test_masks_are_those_of_a_slow_renderer(people, cameras, monkeypatch) -> None:
-    fast = render_shot(people[1], cameras[1], 3, CLEAR)
+    fast = render_shot(people[1], cameras[1], 4, CLEAR)
     unsure = np.zeros((HEIGHT, WIDTH), bool)
 
     def slow(points, faces, face, bary, depth):
@@ -112,7 +132,7 @@ def test_masks_are_those_of_a_slow_renderer(people, cameras, monkeypatch) -> Non
     camera = cameras[1]
     assert fast.native < 160, "the test wants a picture rendered at its own size"
     monkeypatch.setattr(raster, "rasterize", slow)
-    truth = render_shot(people[1], camera, 3, CLEAR)
+    truth = render_shot(people[1], camera, 4, CLEAR)
     differ = fast.person != truth.person
     assert not (differ & ~unsure).any()
     assert differ.sum() <= 5
@@ -150,6 +170,24 @@ def test_files_hold_what_they_say(shots) -> None:
     assert shot.part.max() < len(PARTS)
     sizes = [sum(len(v) for v in encode(s).values()) for _, s in shots]
     assert np.mean(sizes) < 14_000
+
+
+def test_folds_move_with_each_picture_and_leave_skin_alone(people) -> None:
+    person = people[0]
+    first, second = (_folds(person, np.random.default_rng(s)) for s in (1, 2))
+    again = _folds(person, np.random.default_rng(1))
+    np.testing.assert_array_equal(first[0], again[0])
+    drawn = np.unique(person.faces)
+    bare = person.fold[drawn] == 0
+    assert bare.any()
+    assert not bare.all()
+    for points, tone in (first, second):
+        moved = np.linalg.norm(points - person.points, axis=1)[drawn]
+        assert (moved[bare] == 0).all()
+        assert (tone[drawn][bare] == 1).all()
+        assert 0.3 < np.median(moved[~bare] / person.fold[drawn][~bare]) < 1.5
+        assert moved.max() < 0.04
+    assert (first[0] != second[0]).any()
 
 
 def test_a_person_depends_on_their_seed_alone() -> None:

@@ -128,8 +128,23 @@ def test_a_plain_camera_is_a_gamma_curve() -> None:
     image = np.linspace(0, 1, 24).reshape(4, 2, 3).astype(np.float32)
     look = np.array([1, 0, 1 / 2.2, 1, 1, 0, 0, 0], np.float32)
     out = np.empty((4, 2, 3), np.uint8)
-    raster.develop(image.copy(), np.eye(3, dtype=np.float32), look, 1, np.empty_like(image), out)
+    scratch = np.empty_like(image), np.empty_like(image)
+    raster.develop(image.copy(), np.eye(3, dtype=np.float32), look, 1, 1, *scratch, out)
     assert np.abs(out - (image ** (1 / 2.2) * 255)).max() <= 1.01
+
+
+def test_sharpening_adds_the_difference_to_the_mean_around() -> None:
+    image = np.random.default_rng(4).uniform(0.3, 0.6, (9, 7, 3)).astype(np.float32)
+    for reach in (1, 2):
+        look = np.array([1, 0, 1, 1, 1, 0, 0, 0.8], np.float32)
+        out = np.empty(image.shape, np.uint8)
+        scratch = np.empty_like(image), np.empty_like(image)
+        raster.develop(image.copy(), np.eye(3, dtype=np.float32), look, 1, reach, *scratch, out)
+        padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "edge")
+        for y, x in np.ndindex(9, 7):
+            mean = padded[y : y + 2 * reach + 1, x : x + 2 * reach + 1].mean((0, 1))
+            wanted = (image[y, x] + 0.8 * (image[y, x] - mean)) * 255
+            assert np.abs(out[y, x] - wanted).max() <= 1.01
 
 
 def test_bones_at_rest_leave_the_body_and_joints_where_they_are() -> None:

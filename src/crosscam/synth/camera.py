@@ -48,9 +48,11 @@ def draw_camera(seed: int, number: int, family: int | None = None, scenes: int =
     """Camera ``number`` (from 1) of the set ``seed``."""
     rng = np.random.default_rng([seed, 20, number])
     harsh = bool(rng.random() < 0.45) if family is None else family == 1
-    low = rng.uniform(60, 110) if not harsh else rng.uniform(80, 140)
-    matrix = np.eye(3) + rng.normal(0, 0.045, (3, 3))
-    balance = np.array([1 + rng.normal(0, 0.09), 1.0, 1 + rng.normal(0, 0.10)])
+    low = rng.uniform(64, 120) if not harsh else rng.uniform(90, 150)
+    matrix = np.eye(3) + rng.normal(0, 0.03, (3, 3))
+    # Most cameras balance their white well, a few are off for good.
+    cast = 0.09 if rng.random() < 0.12 else 0.03
+    balance = np.array([1 + rng.normal(0, cast), 1.0, 1 + rng.normal(0, cast)])
     view = rng.uniform(0, 2 * math.pi)
     heading = view + rng.choice([0.0, math.pi / 2]) + rng.normal(0, 0.5)
     return Camera(
@@ -60,17 +62,17 @@ def draw_camera(seed: int, number: int, family: int | None = None, scenes: int =
         distance=float(rng.uniform(5.5, 14)),
         view=float(view),
         headings=(float(heading), float(heading + math.pi)),
-        native=(float(low), float(low * rng.uniform(1.6, 2.6))),
-        blur=float(rng.uniform(0.25, 0.75) if not harsh else rng.uniform(0.2, 0.5)),
+        native=(float(low), float(low * rng.uniform(1.5, 2.4))),
+        blur=float(rng.uniform(0.15, 0.5) if not harsh else rng.uniform(0.1, 0.35)),
         matrix=(matrix * balance).astype(np.float32),
-        exposure=float(rng.uniform(0.80, 1.25) if not harsh else rng.uniform(0.55, 1.1)),
+        exposure=float(rng.uniform(0.75, 1.10) if not harsh else rng.uniform(0.70, 1.05)),
         shoulder=float(rng.uniform(0.1, 0.6)),
         gamma=float(rng.uniform(0.44, 0.54) if not harsh else rng.uniform(0.46, 0.62)),
-        saturation=float(rng.uniform(0.75, 1.25) if not harsh else rng.uniform(0.55, 1.15)),
-        contrast=float(rng.uniform(0.85, 1.1) if not harsh else rng.uniform(1.05, 1.35)),
-        black=float(rng.uniform(-0.03, 0.02) if not harsh else rng.uniform(0.0, 0.05)),
+        saturation=float(rng.uniform(0.40, 1.00) if not harsh else rng.uniform(0.30, 0.85)),
+        contrast=float(rng.uniform(0.90, 1.15) if not harsh else rng.uniform(1.10, 1.50)),
+        black=float(rng.uniform(-0.08, 0.00) if not harsh else rng.uniform(-0.12, -0.02)),
         noise=float(rng.uniform(0.004, 0.016)),
-        sharpen=float(rng.uniform(0.0, 0.7) if not harsh else rng.uniform(0.8, 2.4)),
+        sharpen=float(rng.uniform(0.2, 1.2) if not harsh else rng.uniform(1.0, 3.0)),
         quality=(int(rng.integers(45, 72)), int(rng.integers(74, 95))),
         scenes=scenes,
     )

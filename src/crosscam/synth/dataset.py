@@ -34,7 +34,9 @@ from crosscam.errors import DataError, InputError
 from crosscam.files import write_atomically
 from crosscam.synth.body import COCO, PARTS
 from crosscam.synth.camera import Camera, draw_camera
-from crosscam.synth.identity import draw_identity
+from crosscam.synth.closet import LICENCE as ASSET_LICENCE
+from crosscam.synth.closet import Closet, open_closet
+from crosscam.synth.identity import Identity, draw_identity
 from crosscam.synth.person import Person, make_person, texture_mask
 from crosscam.synth.render import Look, Shot, encode, passer, render_shot
 
@@ -125,6 +127,20 @@ class _Plan:
     train_share: float
     distractors: int
     junk: int
+    assets: str = ""  # folder of garments and hair
+
+    @property
+    def closet(self) -> Closet | None:
+        """The garments people wear beside our own."""
+        return open_closet(Path(self.assets)) if self.assets else None
+
+    def person(self, index: int, outfit: int = 0) -> Person:
+        """One of the people of the set."""
+        return make_person(self.who(index, outfit), self.closet)
+
+    def who(self, index: int, outfit: int = 0) -> Identity:
+        """Who that is."""
+        return draw_identity(self.seed, index, outfit, self.families, self.closet)
 
     @property
     def train_ids(self) -> int:
@@ -162,6 +178,7 @@ def synthesize(
     train_share: float = 0.5,
     distractors: int | None = None,
     junk: int | None = None,
+    assets: Path | str | None = None,
     progress: bool = True,
 ) -> Path:
     """Render a data set into ``out`` and return that folder.
@@ -170,11 +187,12 @@ def synthesize(
     ``train_share`` of them are for training.  ``pairs`` more pictures a training identity, whole
     and unoccluded, go to ``pairs/`` (pairs of picture and texture, as SAN's decoder is trained
     on).  ``families`` is the share of people in groups of near-identical outfits.  ``distractors``
-    and ``junk`` are counts of gallery boxes (default: the preset's share).  The same arguments
-    give the same bytes; a folder begun with other arguments is an error.
+    and ``junk`` are counts of gallery boxes (default: the preset's share).  ``assets`` is
+    a copy of MakeHuman's asset folder, whose garments and hair most people then wear.  The same
+    arguments give the same bytes; a folder begun with other arguments is an error.
     """
     plan = _check(
-        ids, cameras, shots, preset, seed, pairs, families, train_share, distractors, junk
+        ids, cameras, shots, preset, seed, pairs, families, train_share, distractors, junk, assets
     )
     root = Path(out)
     manifest = _manifest(plan)
@@ -217,6 +235,7 @@ def _check(
     train_share: float,
     distractors: int | None,
     junk: int | None,
+    assets: Path | str | None,
 ) -> _Plan:
     if preset not in PRESETS:
         raise InputError(f"there is no preset '{preset}'. Choose from: {', '.join(PRESETS)}.")
@@ -237,6 +256,7 @@ def _check(
         ids, cameras, shots, preset, seed, pairs, families, train_share,
         round(gallery * kind.distractors) if distractors is None else distractors,
         round(gallery * kind.junk) if junk is None else junk,
+        "" if assets is None else str(Path(assets).resolve()),
     )  # fmt: skip
 
 
@@ -259,11 +279,21 @@ def _manifest(plan: _Plan) -> str:
     cameras = []
     for use, camera in _cameras(plan):
         cameras.append({"use": use, **dataclasses.asdict(camera), "matrix": camera.matrix.tolist()})
+    settings = dataclasses.asdict(plan)
+    del settings["assets"]  # where the folder lies decides nothing, what is in it does
+    closet = plan.closet
     content = {
-        "format": 1,
+        "format": 2,
         "generator": f"crosscam {__version__}",
         "licence": LICENCE,
-        "settings": dataclasses.asdict(plan),
+        "settings": settings,
+        "assets": None
+        if closet is None
+        else {
+            "licence": ASSET_LICENCE,
+            "sha256": closet.digest,
+            "garments": {g.name: g.kind for g in closet.garments.values()},
+        },
         "preset": dataclasses.asdict(PRESETS[plan.preset]),
         "parts": list(PARTS),
         "keypoints": list(COCO),
@@ -352,8 +382,8 @@ def _render_person(root: Path, plan: _Plan, index: int) -> list[_Row]:
     preset = PRESETS[plan.preset]
     train = index < plan.train_ids
     pid = index + 1
-    whos = [draw_identity(plan.seed, index, o, plan.families) for o in range(preset.outfits)]
-    people = [make_person(who) for who in whos]
+    people = [plan.person(index, o) for o in range(preset.outfits)]
+    whos = [person.who for person in people]
     for o, person in enumerate(people):
         _write_texture(root, f"{pid:04d}" + (f"_{o}" if preset.outfits > 1 else ""), person)
     rows = []
@@ -409,7 +439,7 @@ def _render_boxes(root: Path, plan: _Plan, kind: str, number: int) -> list[_Row]
             first = min(plan.train_ids, plan.ids - 1)
             who = first + int(rng.integers(plan.ids - first)) // 8 * 8 % (plan.ids - first)
             if who not in people:
-                people[who] = make_person(draw_identity(plan.seed, who, 0, plan.families))
+                people[who] = plan.person(who)
             person, look = people[who], Look(misalign=6.0, cut=0.1)
         shot = 20_000 + k
         picture = render_shot(person, camera, shot, look)
@@ -436,8 +466,7 @@ def _merge(root: Path, plan: _Plan) -> None:
     with (root / "identities.jsonl").open("w") as file:
         for index in range(plan.ids):
             for outfit in range(PRESETS[plan.preset].outfits):
-                who = draw_identity(plan.seed, index, outfit, plan.families)
-                line = {"pid": index + 1, **dataclasses.asdict(who)}
+                line = {"pid": index + 1, **dataclasses.asdict(plan.who(index, outfit))}
                 file.write(json.dumps(line) + "\n")
     shutil.rmtree(root / ".shards")
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.synth.body import body
+from crosscam.synth.closet import Closet
 
 __all__ = ["Bottom", "Identity", "Outfit", "Top", "draw_identity"]
 
@@ -93,6 +94,10 @@ class Identity:
     bag_side: int  # 1 left, -1 right
     umbrella: Color | None
     family: int  # first id of the outfit family, -1 for none
+    suit: str = ""  # asset worn in place of top and bottom of our own
+    footwear: str = ""
+    hair_mesh: str = ""
+    hat_mesh: str = ""
 
     @property
     def holds(self) -> str:
@@ -136,21 +141,21 @@ _BOTTOM_COLORS = (
 )
 _DENIM = ((1.0, 0.60, 0.015, (0.22, 0.62), (0.22, 0.66)),)
 _SKIN = (
-    ((0.92, 0.76, 0.66), 0.24),
-    ((0.88, 0.70, 0.58), 0.28),
-    ((0.80, 0.61, 0.48), 0.22),
-    ((0.68, 0.48, 0.35), 0.12),
+    ((0.84, 0.67, 0.56), 0.24),
+    ((0.79, 0.61, 0.48), 0.30),
+    ((0.72, 0.53, 0.40), 0.20),
+    ((0.62, 0.43, 0.31), 0.12),
     ((0.52, 0.36, 0.26), 0.08),
     ((0.36, 0.24, 0.18), 0.06),
 )
 _HAIR = (
-    ((0.07, 0.06, 0.06), 0.42),
-    ((0.13, 0.10, 0.08), 0.20),
-    ((0.22, 0.15, 0.10), 0.14),
-    ((0.36, 0.25, 0.16), 0.08),
-    ((0.58, 0.44, 0.28), 0.05),
-    ((0.45, 0.22, 0.12), 0.03),
-    ((0.50, 0.50, 0.50), 0.05),
+    ((0.07, 0.06, 0.06), 0.46),
+    ((0.13, 0.10, 0.08), 0.22),
+    ((0.22, 0.15, 0.10), 0.12),
+    ((0.36, 0.25, 0.16), 0.07),
+    ((0.58, 0.44, 0.28), 0.04),
+    ((0.45, 0.22, 0.12), 0.02),
+    ((0.50, 0.50, 0.50), 0.04),
     ((0.76, 0.75, 0.73), 0.03),
 )
 _LEATHER = (
@@ -183,8 +188,11 @@ def _pick(rng: np.random.Generator, **chances: float) -> str:
 
 
 @lru_cache(maxsize=1)
-def _body_rows() -> dict[tuple[bool, bool], Array]:
-    """Rows of the body table by (female, child), people of usual height only."""
+def _body_rows() -> dict[tuple[bool, bool], tuple[Array, Array]]:
+    """(rows of the body table, their shares) by (female, child), people of usual height only.
+
+    The table holds as many heavy people as light ones; on the street most are light.
+    """
     shared = body()
     top = int(shared.canonical[:, 2].argmax())
     height = np.array([float(c @ shared._basis[:, top, 2]) for c in shared.coefficients])
@@ -192,11 +200,14 @@ def _body_rows() -> dict[tuple[bool, bool], Array]:
     female = shared.traits["gender"] > 0.5
     child = shared.traits["age"] < 0.53
     usual = (height > np.where(child, 1.15, 1.48)) & (height < np.where(female, 1.84, 1.97))
-    return {
-        (f, c): np.flatnonzero(usual & (female == f) & (child == c))
-        for f in (False, True)
-        for c in (False, True)
-    }
+    often = 0.08 + np.exp(-(((shared.traits["weight"] - 0.38) / 0.15) ** 2))
+    out = {}
+    for f in (False, True):
+        for c in (False, True):
+            rows = np.flatnonzero(usual & (female == f) & (child == c))
+            shares = often[rows].astype(np.float64)
+            out[f, c] = rows, shares / shares.sum()
+    return out
 
 
 def draw_outfit(rng: np.random.Generator, female: bool) -> Outfit:
@@ -317,7 +328,7 @@ def _draw_bottom(rng: np.random.Generator, female: bool, summer: bool) -> Bottom
         color = _draw_color(rng, _DENIM)
     ease = {"leggings": 0.004, "jeans": 0.010, "trousers": 0.016, "track": 0.02}.get(kind, 0.02)
     hem = rng.uniform(0.03, 0.075)
-    if kind in ("trousers", "jeans", "leggings") and rng.random() < 0.15:
+    if kind in ("trousers", "jeans", "leggings") and rng.random() < 0.10:
         hem = rng.uniform(0.14, 0.32)
     if kind == "shorts":
         hem = rng.uniform(0.60, 0.78) if female else rng.uniform(0.42, 0.62)
@@ -337,11 +348,18 @@ def _draw_bottom(rng: np.random.Generator, female: bool, summer: bool) -> Bottom
     )
 
 
-def draw_identity(seed: int, index: int, outfit: int = 0, families: float = 0.3) -> Identity:
+def draw_identity(
+    seed: int,
+    index: int,
+    outfit: int = 0,
+    families: float = 0.3,
+    closet: Closet | None = None,
+) -> Identity:
     """The person ``index`` of the set ``seed``; ``outfit`` > 0 is another set of clothes.
 
-    ``families`` is the chance that a block of four ids shares an outfit.  The same arguments
-    give the same person, whatever was drawn before.
+    ``families`` is the chance that a block of four ids shares an outfit.  With a ``closet``, most
+    people wear its garments and hair where some fit what was drawn; nothing else about them
+    changes.  The same arguments give the same person, whatever was drawn before.
     """
     rng = np.random.default_rng([seed, 1, index])
     block = index // FAMILY
@@ -350,8 +368,8 @@ def draw_identity(seed: int, index: int, outfit: int = 0, families: float = 0.3)
     family_female = bool(shared.random() < 0.5)
     female = family_female if family else bool(rng.random() < 0.48)
     child = rng.random() < 0.04
-    rows = _body_rows()[female, child]
-    pair = rng.choice(rows, 2)
+    rows, shares = _body_rows()[female, child]
+    pair = rng.choice(rows, 2, p=shares)
     clothes_rng = np.random.default_rng([seed, 3, block if family else index, int(family), outfit])
     clothes = draw_outfit(clothes_rng, female)
     if family:
@@ -366,7 +384,7 @@ def draw_identity(seed: int, index: int, outfit: int = 0, families: float = 0.3)
         carries, none=0.42, backpack=0.26, shoulder=0.15, handbag=0.08, tote=0.07, suitcase=0.02
     )
     hat = _pick(carries, none=0.88, cap=0.07, beanie=0.02, sunhat=0.03 if female else 0.005)
-    return Identity(
+    who = Identity(
         seed=(seed, index, outfit),
         female=female,
         row=int(pair[0]),
@@ -388,6 +406,33 @@ def draw_identity(seed: int, index: int, outfit: int = 0, families: float = 0.3)
         umbrella=_draw_color(carries, _TOP_COLORS) if carries.random() < 0.02 else None,
         family=block * FAMILY if family else -1,
     )
+    return who if closet is None else _from_closet(who, closet, block)
+
+
+_LONG = ("trousers", "jeans", "cargo", "track", "leggings")
+_SHORT = ("shorts", "skirt")
+
+
+def _from_closet(who: Identity, closet: Closet, block: int) -> Identity:
+    """The same person in garments of the closet: those that agree with what they wear."""
+    seed, index, outfit = who.seed
+    own = np.random.default_rng([seed, 8, index, outfit])
+    # A family shares its suit as it shares its colors.
+    cut = np.random.default_rng([seed, 9, block if who.family >= 0 else index, outfit])
+    top, bottom = who.outfit.top, who.outfit.bottom
+    suits: list[str] = []
+    if top.kind not in ("coat", "dress", "tank") and bottom.kind in _LONG + _SHORT:
+        suits = closet.suits(who.female, bottom.kind in _LONG, top.sleeve > 0.5)
+    suit = str(cut.choice(suits)) if suits and cut.random() < 0.7 else ""
+    shoes = closet.of_kind("shoes")
+    footwear = str(own.choice(shoes)) if shoes and own.random() < 0.7 else ""
+    if who.outfit.shaft > 0.2:  # boots stay ours
+        footwear = ""
+    hair = closet.hair(who.hair)
+    hair_mesh = str(own.choice(hair)) if hair and own.random() < 0.8 and not who.hat else ""
+    hats = closet.of_kind("hat")
+    hat_mesh = str(own.choice(hats)) if hats and who.hat and own.random() < 0.4 else ""
+    return replace(who, suit=suit, footwear=footwear, hair_mesh=hair_mesh, hat_mesh=hat_mesh)
 
 
 def _vary(rng: np.random.Generator, outfit: Outfit) -> Outfit:

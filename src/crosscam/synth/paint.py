@@ -27,10 +27,11 @@ from crosscam.synth.body import (
     TORSO,
     body,
 )
+from crosscam.synth.closet import Garment
 from crosscam.synth.identity import Bottom, Color, Identity, Top
-from crosscam.synth.wardrobe import WAIST, Piece, Sites, cover, scalp, texel_sites
+from crosscam.synth.wardrobe import WAIST, Piece, Sites, scalp, texel_cover, texel_sites
 
-__all__ = ["paint_body", "paint_piece"]
+__all__ = ["cloud", "paint_body", "paint_piece"]
 
 Array = npt.NDArray[Any]
 
@@ -47,10 +48,14 @@ def _noise(which: int) -> Array:
     return result
 
 
-def _cloud(u: Array, v: Array, size: float, which: int, shift: float = 0.0) -> Array:
-    """Noise at spots (u, v) in meters, its picture spanning ``size`` meters."""
+def cloud(
+    u: Array, v: Array, size: float, which: int, shift: float = 0.0, shift_v: float | None = None
+) -> Array:
+    """Noise at spots (u, v) in meters, its picture spanning ``size`` meters; zero mean, unit
+    deviation.  The shifts choose a place in the picture."""
     i = (np.floor((u + shift) * (256 / size)).astype(np.int64)) & 255
-    j = (np.floor((v - shift) * (256 / size)).astype(np.int64)) & 255
+    j = np.floor((v - (shift if shift_v is None else shift_v)) * (256 / size)).astype(np.int64)
+    j &= 255
     result: Array = _noise(which)[j, i]
     return result
 
@@ -88,11 +93,11 @@ def _pattern(
         x = ((u / period + 0.5 * row) % 1.0 - 0.5) ** 2 + ((v / period) % 1.0 - 0.5) ** 2
         out[x < 0.07] = second
     elif kind == "flowers":
-        q = _cloud(u, v, 0.5 + 4 * period, 1, shift)
+        q = cloud(u, v, 0.5 + 4 * period, 1, shift)
         out[q > 0.9] = second
         out[q < -1.1] = third
     elif kind == "camo":
-        q = _cloud(u, v, 0.9, 1, shift)
+        q = cloud(u, v, 0.9, 1, shift)
         out = np.where((q > 0.5)[:, None], out * 0.6, out)
         out = np.where((q < -0.6)[:, None], out * 0.5 + 0.25, out)
     elif kind == "fade":
@@ -208,7 +213,7 @@ def _paint_bottom(bottom: Bottom, s: Sites, rng: np.random.Generator) -> Array:
     leg = s.part >= LEG
     if bottom.kind == "jeans" or (bottom.kind == "shorts" and bottom.colors[0][2] > 0.3):
         fade = np.exp(-((s.angle / 0.9) ** 2)) * np.exp(-(((z - 0.68) / 0.16) ** 2)) * leg
-        out *= (1 + 0.35 * shift * fade + 0.07 * _cloud(s.around, s.along, 0.4, 1, shift))[:, None]
+        out *= (1 + 0.35 * shift * fade + 0.07 * cloud(s.around, s.along, 0.4, 1, shift))[:, None]
     if bottom.kind == "track":
         seam = leg & (np.abs(np.abs(s.angle) - np.pi / 2) < 0.16) & (x * s.angle > 0)
         out[seam] = bottom.colors[1]
@@ -226,7 +231,7 @@ def _paint_skin(who: Identity, s: Sites) -> Array:
     x, y, z = s.point.T
     tone = np.array(who.skin, np.float32)
     out = _fill(len(x), who.skin)
-    out *= (1 + 0.03 * _cloud(s.around, s.along, 0.5, 1))[:, None]
+    out *= (1 + 0.012 * cloud(s.around, s.along, 0.9, 1))[:, None]
     head = (s.part == HEAD) & (y < -0.085)
     w = np.abs(x)
     out[(s.part == HEAD) & (w > 0.02) & (w < 0.06) & (np.abs(z - 1.645) < 0.02)] *= (
@@ -252,30 +257,30 @@ def _paint_skin(who: Identity, s: Sites) -> Array:
     return out
 
 
-def paint_body(who: Identity) -> tuple[Array, Array]:
+def paint_body(who: Identity, garments: list[Garment]) -> tuple[Array, Array]:
     """(color [CHART, CHART, 3] uint8, label [CHART, CHART] uint8) of the body chart."""
     s = texel_sites()
     rng = np.random.default_rng([*who.seed, 5])
-    label = cover(s, who)
+    label = texel_cover(who, garments)
     out = _paint_skin(who, s)
     outfit = who.outfit
 
     def sub(mask: Array) -> Sites:
-        return Sites(s.point[mask], s.part[mask], s.arm[mask], s.angle[mask], s.around[mask],
-                     s.along[mask])  # fmt: skip
+        return _pick(s, mask)
 
     top_seed, bottom_seed = (int(v) for v in rng.integers(0, 2**31, 2))
     # What a skirt or coat tail hides is painted as that cloth down to its hem.
     z = s.point[:, 2]
     below = np.isin(s.part, (TORSO, LEG, LEG + 1))
-    if outfit.bottom.kind in ("skirt", "none"):
+    hulls = not who.suit
+    if hulls and outfit.bottom.kind in ("skirt", "none"):
         label[below & (z > outfit.bottom.hem) & (label != TOP)] = BOTTOM
         if outfit.bottom.kind == "none":
             label[label == BOTTOM] = TOP
-    elif outfit.top.kind == "coat":
+    elif hulls and outfit.top.kind == "coat":
         tail = below & (z > outfit.top.hem) & (z < WAIST + 0.03) & ~_coat_gap(s.point)
         label[tail] = TOP
-    if outfit.bottom.kind in ("skirt", "none") or outfit.top.kind == "coat":
+    if hulls and (outfit.bottom.kind in ("skirt", "none") or outfit.top.kind == "coat"):
         # A hull hangs about the trunk: its cloth runs round both legs, not round each.
         hull = below & (z < WAIST)
         angle = np.where(hull, np.arctan2(s.point[:, 0], -(s.point[:, 1] + 0.03)), s.angle)
@@ -298,20 +303,24 @@ def paint_body(who: Identity) -> tuple[Array, Array]:
     out[shoe] = outfit.shoes[0]
     out[shoe & (z < 0.03)] = outfit.shoes[1]
     hair = scalp(s, who)
-    strands = 1 + 0.22 * _cloud(s.around * 3, s.along * 0.5, 0.6, 2) * (who.hair != "bald")
+    strands = 1 + 0.22 * cloud(s.around * 3, s.along * 0.5, 0.6, 2) * (who.hair != "bald")
     grown = hair & (label == HAIR)
     out[grown] = np.array(who.hair_color) * strands[grown, None]
     hat = label == HAT
     out[hat] = who.hat_color
     cloth = is_top | is_bottom
-    grain = 1 + 0.035 * _cloud(s.around, s.along, 1.1, 0) + 0.02 * _cloud(s.around, s.along, 0.7, 2)
-    out[cloth] *= grain[cloth, None]
+    out[cloth] *= _grain(s)[cloth, None]
     near = body().texels.near
     color = np.zeros((CHART * CHART, 3), np.uint8)
     color[near] = np.clip(out, 0, 1) * 255 + 0.5
     labels = np.zeros(CHART * CHART, np.uint8)
     labels[near] = label
     return color.reshape(CHART, CHART, 3), labels.reshape(CHART, CHART)
+
+
+def _pick(s: Sites, mask: Array) -> Sites:
+    return Sites(s.point[mask], s.part[mask], s.arm[mask], s.angle[mask], s.around[mask],
+                 s.along[mask])  # fmt: skip
 
 
 def _coat_gap(point: Array) -> Array:
@@ -321,6 +330,8 @@ def _coat_gap(point: Array) -> Array:
 
 def paint_piece(piece: Piece, who: Identity, side: int) -> Array:
     """The picture of a piece, [side, side, 3] uint8."""
+    if piece.garment is not None:
+        return _paint_garment(piece.garment, who)
     v, u = (g.ravel() for g in np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j])
     rng = np.random.default_rng([*who.seed, 6, piece.label])
     base = _fill(len(u), piece.colors[0])
@@ -343,10 +354,10 @@ def paint_piece(piece: Piece, who: Identity, side: int) -> Array:
             base = _paint_top(who.outfit.top, "", (0, 0, 0), sites, np.random.default_rng(seeds[0]))
         else:
             base = _paint_bottom(who.outfit.bottom, sites, np.random.default_rng(seeds[1]))
-        base *= (1 + 0.05 * _cloud(sites.around, z, 0.9, 0))[:, None]
+        base *= (1 + 0.05 * cloud(sites.around, z, 0.9, 0))[:, None]
         base *= (1 + 0.07 * np.sin(angle * 11 + 3))[:, None]
     elif piece.cloth == "hair":
-        base *= (1 + 0.25 * _cloud(u * 1.2, v * 0.15, 0.6, 2))[:, None]
+        base *= (1 + 0.25 * cloud(u * 1.2, v * 0.15, 0.6, 2))[:, None]
     elif piece.cloth == "bag":
         second = np.array(piece.colors[1], np.float32)
         if rng.random() < 0.5:
@@ -354,7 +365,50 @@ def paint_piece(piece: Piece, who: Identity, side: int) -> Array:
         pocket = (np.abs(u - 0.5) < 0.14) & (v > 0.5) & (v < 0.8)
         base[pocket] *= rng.uniform(0.7, 1.3)
         base[np.abs(v - 0.3) < 0.012] *= 0.6
-        base *= (1 + 0.05 * _cloud(u, v, 0.5, 1))[:, None]
+        base *= (1 + 0.05 * cloud(u, v, 0.5, 1))[:, None]
     elif piece.cloth == "umbrella":
         base *= (1 - 0.25 * (np.abs(np.sin(u * np.pi * 8)) < 0.12))[:, None]
     return (np.clip(base, 0, 1) * 255 + 0.5).astype(np.uint8).reshape(side, side, 3)
+
+
+@lru_cache(maxsize=64)
+def _garment_sites(garment: Garment) -> Sites:
+    """What cloth is a function of, at the texels of a garment: its own point, the body's part."""
+    return Sites.of(body(), garment.texels.point, body().texels.part[garment.behind])
+
+
+def _paint_garment(garment: Garment, who: Identity) -> Array:
+    """The picture of a garment of the closet, painted as the body behind it is."""
+    s, label = _garment_sites(garment), garment.texels.part
+    out = np.zeros((len(label), 3), np.float32)
+    if garment.kind == "suit":
+        seeds = np.random.default_rng([*who.seed, 5]).integers(0, 2**31, 2)
+        bag = who.bag + ("+" if who.bag_side > 0 else "-") if who.bag == "shoulder" else who.bag
+        top, bottom = label == TOP, label == BOTTOM
+        out[top] = _paint_top(
+            who.outfit.top, bag, who.bag_colors[0], _pick(s, top), np.random.default_rng(seeds[0])
+        )
+        out[bottom] = _paint_bottom(
+            who.outfit.bottom, _pick(s, bottom), np.random.default_rng(seeds[1])
+        )
+        out *= _grain(s)[:, None]
+    elif garment.kind == "shoes":
+        out[:] = who.outfit.shoes[0]
+        out[s.point[:, 2] < 0.025] = who.outfit.shoes[1]
+    elif garment.kind == "hat":
+        out[:] = who.hat_color
+        out *= _grain(s)[:, None]
+    else:
+        out[:] = who.hair_color
+        v, u = np.divmod(np.arange(len(label)), garment.side)
+        out *= (1 + 0.22 * cloud(u / garment.side, v / garment.side, 0.3, 2))[:, None]
+    side = garment.side
+    return (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8).reshape(side, side, 3)
+
+
+def _grain(s: Sites) -> Array:
+    """Brightness of woven cloth, around 1."""
+    result: Array = (
+        1 + 0.03 * cloud(s.around, s.along, 1.1, 0) + 0.012 * cloud(s.around, s.along, 0.7, 2)
+    )
+    return result

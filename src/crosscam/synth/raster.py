@@ -23,6 +23,7 @@ __all__ = [
     "LINEAR",
     "blur",
     "develop",
+    "nearest",
     "normals",
     "rasterize",
     "resize_area",
@@ -179,6 +180,7 @@ def shade(
     face_uv: Array,
     uv: Array,
     normal: Array,
+    tone: Array,
     world: Array,
     atlas: Array,
     labels: Array,
@@ -195,9 +197,10 @@ def shade(
     """Color the pixels of one rasterized figure that are nearer than ``frame_depth``.
 
     ``atlas`` uint8 [A, B, 3], ``labels`` uint8 [A, B], ``places`` uint8 [A, B, 3] share the chart
-    whose points ``uv`` are in texels.  ``light`` float32 [5, 3] is: direction to the sun, its
-    color, sky color, ground color, direction to the viewer.  Where the figure is drawn ``color``
-    and ``frame_depth`` are written, and ``part`` [H, W], ``iuv`` [H, W, 3] get label and place.
+    whose points ``uv`` are in texels; ``tone`` [V] multiplies the light at each vertex.
+    ``light`` float32 [5, 3] is: direction to the sun, its color, sky color, ground color,
+    direction to the viewer.  Where the figure is drawn ``color`` and ``frame_depth`` are written,
+    and ``part`` [H, W], ``iuv`` [H, W, 3] get label and place.
     """
     height, width = face.shape
     rows, columns = atlas.shape[0], atlas.shape[1]
@@ -234,6 +237,7 @@ def shade(
             # Light from the sky reaches the hollows near the ground and between limbs less.
             open_ = np.float32(0.72) + np.float32(0.28) * min(np.float32(1), pz * np.float32(0.9))
             rim = np.float32(0.85) + np.float32(0.15) * facing
+            dim = w0 * tone[a] + w1 * tone[b] + w2 * tone[c]
             for ch in range(3):
                 t = (table[atlas[iy, ix, ch]] * (1 - ax) + table[atlas[iy, ix + 1, ch]] * ax) * (
                     1 - ay
@@ -241,7 +245,7 @@ def shade(
                     table[atlas[iy + 1, ix, ch]] * (1 - ax) + table[atlas[iy + 1, ix + 1, ch]] * ax
                 ) * ay
                 ambient = (light[2, ch] * up + light[3, ch] * (1 - up)) * open_ * rim
-                color[y, x, ch] = t * (ambient + light[1, ch] * sun)
+                color[y, x, ch] = t * dim * (ambient + light[1, ch] * sun)
             frame_depth[y, x] = depth[y, x]
             qx, qy = min(max(int(u), 0), columns - 1), min(max(int(v), 0), rows - 1)
             part[y, x] = labels[qy, qx]
@@ -429,13 +433,23 @@ def blur(image: Array, kernel_x: Array, kernel_y: Array, scratch: Array) -> None
 
 
 @_jit
-def develop(image: Array, matrix: Array, look: Array, seed: int, soft: Array, out: Array) -> None:
+def develop(
+    image: Array,
+    matrix: Array,
+    look: Array,
+    seed: int,
+    reach: int,
+    soft: Array,
+    rows: Array,
+    out: Array,
+) -> None:
     """Linear light to 8-bit display values, as a camera does.
 
     matrix [3, 3] mixes colors; look [7]: gain, shoulder, gamma, saturation, contrast, black
     level, noise; then ``image`` holds display values, of which ``look[7]`` times the difference
-    to their blurred copy ``soft`` is added (sharpening, halos included; ``soft`` is scratch with
-    the shape of the image).  Noise comes from a counter-based hash of ``seed``.
+    to their blurred copy ``soft`` is added (sharpening, halos included: the mean over
+    2 ``reach`` + 1 pixels each way; ``soft`` and ``rows`` are scratch of the image's shape).
+    Noise comes from a counter-based hash of ``seed``.
     """
     height, width = image.shape[0], image.shape[1]
     state = np.uint64(seed)
@@ -456,16 +470,21 @@ def develop(image: Array, matrix: Array, look: Array, seed: int, soft: Array, ou
             for ch in range(3):
                 value = gray + saturation * (image[y, x, ch] - gray)
                 image[y, x, ch] = (value - np.float32(0.5)) * contrast + np.float32(0.5) - black
+    share = np.float32(1) / np.float32(2 * reach + 1)
     for y in range(height):
         for x in range(width):
             for ch in range(3):
                 total = np.float32(0)
-                for j in range(-1, 2):
-                    for i in range(-1, 2):
-                        yy = min(max(y + j, 0), height - 1)
-                        xx = min(max(x + i, 0), width - 1)
-                        total += image[yy, xx, ch]
-                soft[y, x, ch] = total / np.float32(9)
+                for i in range(-reach, reach + 1):
+                    total += image[y, min(max(x + i, 0), width - 1), ch]
+                rows[y, x, ch] = total * share
+    for y in range(height):
+        for x in range(width):
+            for ch in range(3):
+                total = np.float32(0)
+                for j in range(-reach, reach + 1):
+                    total += rows[min(max(y + j, 0), height - 1), x, ch]
+                soft[y, x, ch] = total * share
     for y in range(height):
         for x in range(width):
             for ch in range(3):
@@ -484,3 +503,44 @@ def develop(image: Array, matrix: Array, look: Array, seed: int, soft: Array, ou
                 )
                 value += noise * (np.float32(total4) - np.float32(510)) / np.float32(148)
                 out[y, x, ch] = np.uint8(min(max(value * 255, np.float32(0)), np.float32(255)))
+
+
+@_jit
+def nearest(query: Array, points: Array, index: Array, distance: Array) -> None:
+    """Nearest of ``points`` [P, 3], sorted by height (z), to each of ``query`` [Q, 3]."""
+    count = points.shape[0]
+    for q in range(query.shape[0]):
+        x, y, z = query[q, 0], query[q, 1], query[q, 2]
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            if points[middle, 2] < z:
+                low = middle + 1
+            else:
+                high = middle
+        best, which = np.float32(np.inf), -1
+        down, up = low - 1, low
+        # Walk away from the height of the query, until height alone is farther than the best.
+        while down >= 0 or up < count:
+            if up < count:
+                dz = points[up, 2] - z
+                if dz * dz > best:
+                    up = count
+                else:
+                    dx, dy = points[up, 0] - x, points[up, 1] - y
+                    square = dx * dx + dy * dy + dz * dz
+                    if square < best:
+                        best, which = square, up
+                    up += 1
+            if down >= 0:
+                dz = z - points[down, 2]
+                if dz * dz > best:
+                    down = -1
+                else:
+                    dx, dy = points[down, 0] - x, points[down, 1] - y
+                    square = dx * dx + dy * dy + dz * dz
+                    if square < best:
+                        best, which = square, down
+                    down -= 1
+        index[q] = which
+        distance[q] = np.sqrt(best)

@@ -23,6 +23,7 @@ from crosscam.synth import raster
 from crosscam.synth.body import joint_points, pose_bones
 from crosscam.synth.camera import Camera, gaussian, look_at
 from crosscam.synth.identity import draw_identity
+from crosscam.synth.paint import cloud
 from crosscam.synth.person import Person, make_person
 from crosscam.synth.pose import draw_pose
 from crosscam.synth.scene import BANK_START, Scene, bank, draw_scene, props
@@ -35,6 +36,9 @@ HEIGHT, WIDTH = 256, 128
 _POOL = 24  # passers-by of a set; each worker keeps them (about 4 MB each)
 _DEPTH_IN_BODY = np.array([0.03, 0.03, 0.03, 0.09, 0.09] + [0.13] * 2 + [0.09] * 4
                           + [0.18] * 2 + [0.11] * 2 + [0.10] * 2, np.float32)  # fmt: skip
+
+_LIFT = np.float32(0.03)
+"""People are drawn this much nearer, meters: soles that graze the ground must not sink into it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class _Figure:
 
     world: Array  # [V, 3]
     normal: Array
+    tone: Array  # [V] brightness in the hollows of folds
     turn: Array
     shift: Array
     place: Array  # (x, y, lift) added after the turn by yaw
@@ -102,7 +107,8 @@ def _stand(person: Person, rng: np.random.Generator, at: Array, heading: float) 
     pose, turns = draw_pose(rng, person.build.heads, person.who.holds)
     turn, shift = pose_bones(turns, person.build.heads)
     posed = np.empty_like(person.points)
-    raster.skin(person.points, turn, shift, person.bone, person.weight, posed)
+    rest, tone = _folds(person, rng)
+    raster.skin(rest, turn, shift, person.bone, person.weight, posed)
     angle = heading + math.pi / 2  # at rest the nose points to -y
     c, s = math.cos(angle), math.sin(angle)
     yaw = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
@@ -112,7 +118,22 @@ def _stand(person: Person, rng: np.random.Generator, at: Array, heading: float) 
     world = np.ascontiguousarray(world + place)
     normal = np.empty_like(world)
     raster.normals(world, person.faces, normal)
-    return _Figure(world, normal, turn, shift, place, yaw, pose)
+    return _Figure(world, normal, tone, turn, shift, place, yaw, pose)
+
+
+def _folds(person: Person, rng: np.random.Generator) -> tuple[Array, Array]:
+    """(points at rest [V, 3] with the folds of the moment, brightness [V] in their hollows)."""
+    around, along = person.weave.T
+    height = np.zeros(len(around), np.float32)
+    for size, share in ((0.8, 0.6), (1.7, 0.8)):
+        # Folds are long: the noise is drawn out, and sheared as cloth is pulled.
+        a, b = rng.uniform(0.5, 1.1), rng.uniform(0.6, 1.5)
+        shear, dx, dy = rng.normal(0, 0.5), rng.random(), rng.random()
+        height += share * cloud(a * around + shear * along, b * along, size, 1, dx, dy)
+    rest = person.points + person.normal * (person.fold * height)[:, None]
+    depth = person.fold / np.float32(0.005)
+    tone = 1 - depth * (0.10 * np.maximum(-height, 0) - 0.04 * np.maximum(height, 0))
+    return rest.astype(np.float32), tone.astype(np.float32)
 
 
 def _project(points: Array, eye: Array, turn: Array) -> Array:
@@ -171,11 +192,13 @@ def _box(
     wide = float(high[0] - low[0])
     cx, cy = (float(v) for v in (low + high) / 2)
     m = look.misalign
-    height = tall * (1 + rng.uniform(0.0, 0.10)) * (1 + m * rng.normal(0, 0.035))
-    width = max(wide * (1 + rng.uniform(-0.05, 0.12)), height * rng.uniform(0.36, 0.44))
-    width = min(width, height * 0.62) * (1 + m * rng.normal(0, 0.04))
+    height = tall * (1 + rng.uniform(-0.02, 0.06)) * (1 + m * rng.normal(0, 0.035))
+    # Boxes of a detector have nearly one shape: who strides or carries a thing gets little more.
+    width = height * rng.uniform(0.33, 0.41)
+    width += rng.uniform(0.1, 0.6) * max(0.0, wide - width)
+    width *= 1 + m * rng.normal(0, 0.04)
     cx += m * rng.normal(0, 0.03) * width
-    cy += m * rng.normal(0, 0.02) * height
+    cy += m * rng.normal(0.004, 0.02) * height
     if rng.random() < look.cut * m:
         kept = rng.uniform(0.68, 0.92)
         cy -= height * (1 - kept) / 2
@@ -251,18 +274,18 @@ def render_shot(
     face, bary, own_depth = _draw(figure, person, eye, turn, window, shape)
     if look.absent:
         face[:] = -1
-    # A person stands on the ground: soles that graze it must not vanish into it.
-    bias = np.float32(0.03)
-    raster.shade(face, bary, own_depth - bias, person.faces, person.face_uv, person.uv,
-                 figure.normal, figure.world, person.atlas, person.labels, person.places,
-                 raster.LINEAR, light, shadow, to_shadow, color, depth, part, iuv)  # fmt: skip
+    raster.shade(face, bary, own_depth - _LIFT, person.faces, person.face_uv, person.uv,
+                 figure.normal, figure.tone, figure.world, person.atlas, person.labels,
+                 person.places, raster.LINEAR, light, shadow, to_shadow, color, depth, part,
+                 iuv)  # fmt: skip
     for other, who in others:
         f, b, d = _draw(other, who, eye, turn, window, shape)
         over = np.zeros(shape, np.uint8)
         spare = np.zeros((*shape, 3), np.uint8)
-        raster.shade(f, b, d - bias, who.faces, who.face_uv, who.uv, other.normal, other.world,
-                     who.atlas, who.labels, who.places, raster.LINEAR, light, _NO_SHADOW,
-                     np.zeros((3, 4), np.float32), color, depth, over, spare)  # fmt: skip
+        raster.shade(f, b, d - _LIFT, who.faces, who.face_uv, who.uv, other.normal, other.tone,
+                     other.world, who.atlas, who.labels, who.places, raster.LINEAR, light,
+                     _NO_SHADOW, np.zeros((3, 4), np.float32), color, depth, over,
+                     spare)  # fmt: skip
         part[over > 0] = 0
         iuv[over > 0] = 0
     amodal = face >= 0
@@ -270,7 +293,7 @@ def render_shot(
     total = int(amodal.sum())
     joints = _joints(figure, person, eye, turn, window, depth, seen)
     joints[:, :2] *= HEIGHT / rows
-    image = _develop(color, camera, scene, native, sun_color, rng)
+    image = _develop(color, camera, scene, native, rng)
     pick = slice(None) if rows == HEIGHT else (np.arange(HEIGHT) * rows // HEIGHT)
     pick2 = slice(None) if rows == HEIGHT else (np.arange(WIDTH) * rows // HEIGHT)
     degrees = math.degrees(toward_camera - heading)
@@ -315,7 +338,7 @@ def _joints(
         i, j = math.floor(y), math.floor(x)
         if not (0 <= i < rows and 0 <= j < columns):
             continue
-        free = z - depth[i, j] < _DEPTH_IN_BODY[k] and seen[i, j]
+        free = z - _LIFT - depth[i, j] < _DEPTH_IN_BODY[k] and seen[i, j]
         out[k, 2] = 2 if free else 1
     return out
 
@@ -376,27 +399,31 @@ def _passers_by(
 
 
 def _develop(
-    color: Array, camera: Camera, scene: Scene, native: float, sun: Array, rng: np.random.Generator
+    color: Array, camera: Camera, scene: Scene, native: float, rng: np.random.Generator
 ) -> Array:
     """Light to the camera's 8-bit picture at the written size."""
     tall = int(min(max(native, 40), color.shape[0]))
     small = np.empty((tall, max(20, tall // 2), 3), np.float32)
     raster.resize_area(color, small)
-    sigma = camera.blur + abs(rng.normal(0, 0.22))
-    smear = int(rng.random() < 0.15) * int(rng.integers(1, 3))
+    # Most pictures are as sharp as the camera; the rest are out of focus or smeared by motion.
+    sigma = camera.blur + abs(rng.normal(0, 0.6 if rng.random() < 0.12 else 0.1))
+    smear = int(rng.random() < 0.10) * int(rng.integers(1, 3))
     scratch = np.empty_like(small)
     raster.blur(small, gaussian(sigma, smear), gaussian(sigma), scratch)
     level = float(scene.sky[1]) * 0.75 + float(scene.sun_color[1]) * 0.45
     gain = camera.exposure * 0.95 / level * rng.uniform(0.88, 1.12)
-    if float(sun[1]) < 0.5 * float(scene.sun_color[1]):
-        gain *= rng.uniform(0.9, 1.5)  # exposure partly follows a person into the shade
+    # Exposure follows the light where the person is, half the way; 0.14 is a middle gray.
+    gain *= math.sqrt(0.14 / max(gain * float(small.mean()), 0.03))
     saturation = camera.saturation * rng.uniform(0.92, 1.08)
     look = np.array(
         [gain, camera.shoulder, camera.gamma, saturation, camera.contrast, camera.black,
          camera.noise, camera.sharpen], np.float32,
     )  # fmt: skip
     out = np.empty(small.shape, np.uint8)
-    raster.develop(small, camera.matrix, look, int(rng.integers(2**62)), scratch, out)
+    # A camera sharpens what its own lens and scaling soften: halos grow with the resolution.
+    reach = max(1, round(tall / 128))
+    raster.develop(small, camera.matrix, look, int(rng.integers(2**62)), reach, scratch,
+                   np.empty_like(small), out)  # fmt: skip
     coded = simplejpeg.encode_jpeg(out, quality=int(rng.integers(*camera.quality)))
     out = simplejpeg.decode_jpeg(coded)
     picture = Image.fromarray(out).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from crosscam.synth.paint import _cloud
+from crosscam.synth.paint import cloud
 
 __all__ = ["BANK_START", "Scene", "bank", "draw_scene", "props"]
 
@@ -43,9 +43,9 @@ def _gray(rng: np.random.Generator, low: float, high: float, tint: float = 0.03)
 
 def _speckle(rng: np.random.Generator, fine: float, coarse: float) -> Array:
     v, u = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    cloud = _cloud(u, v, 1.0, 0, float(rng.random())) + 0.6 * _cloud(u, v, 1.0, 1, rng.random())
+    stain = cloud(u, v, 1.0, 0, float(rng.random())) + 0.6 * cloud(u, v, 1.0, 1, rng.random())
     grain = rng.standard_normal((SIDE, SIDE))
-    result: Array = 1 + coarse * cloud + fine * grain
+    result: Array = 1 + coarse * stain + fine * grain
     return result
 
 
@@ -114,7 +114,7 @@ def _draw_wall(name: str, rng: np.random.Generator) -> Any:
         pane = (np.abs(x - 0.5) < 0.5 - frame) & (np.abs(y - 0.5) < 0.5 - frame * 0.8)
         cell = ((v * rows).astype(int) * columns + (u * columns).astype(int)) % 24
         tone = rng.uniform(0.08, 0.42, 24)[cell]
-        sky = np.clip(tone * (1.4 - 0.9 * y) + 0.08 * _cloud(u, v, 1.3, 0), 0.03, 0.9)
+        sky = np.clip(tone * (1.4 - 0.9 * y) + 0.08 * cloud(u, v, 1.3, 0), 0.03, 0.9)
         glass = sky[..., None] * np.array([0.95, 1.0, 1.06])
         if name == "shop":
             for _ in range(14):
@@ -132,7 +132,7 @@ def _draw_wall(name: str, rng: np.random.Generator) -> Any:
             * _speckle(rng, 0.02, 0.05)[..., None]
         )
     if name == "hedge":
-        shade = 1 + 0.45 * _cloud(u, v, 0.5, 1) + 0.25 * _cloud(u, v, 0.5, 2)
+        shade = 1 + 0.45 * cloud(u, v, 0.5, 1) + 0.25 * cloud(u, v, 0.5, 2)
         return np.array([0.20, 0.27, 0.13]) * np.clip(shade, 0.2, 2.2)[..., None]
     if name == "dark":
         return _gray(rng, 0.06, 0.14) * (_speckle(rng, 0.05, 0.25) * (1.2 - 0.6 * v))[..., None]
@@ -162,15 +162,15 @@ def _draw_cutout(name: str, rng: np.random.Generator) -> Array:
         for y in (6, 128, 236) if name != "fence" else range(4, SIDE, 30):
             pen.rectangle((0, y, SIDE, y + (12 if name == "railing" else 5)), fill=color)
     elif name in ("bush", "tree", "planter"):
-        cloud = 0.5 * _cloud(u, v, 0.9, 1, rng.random()) + 0.2 * _cloud(u, v, 0.5, 2)
+        leaves = 0.5 * cloud(u, v, 0.9, 1, rng.random()) + 0.2 * cloud(u, v, 0.5, 2)
         center = 0.5 if name != "tree" else 0.32
         blob = (
             1.0 - ((u - 0.5) / 0.42) ** 2 - ((v - center) / (0.45 if name != "tree" else 0.3)) ** 2
         )
-        leaf = blob + 0.35 * cloud > 0.12
+        leaf = blob + 0.35 * leaves > 0.12
         if name != "tree":
-            leaf |= (v > 0.6) & (np.abs(u - 0.5) < 0.42 + 0.03 * cloud)
-        shade = np.clip(1 + 0.5 * cloud, 0.25, 2)[..., None]
+            leaf |= (v > 0.6) & (np.abs(u - 0.5) < 0.42 + 0.03 * leaves)
+        shade = np.clip(1 + 0.5 * leaves, 0.25, 2)[..., None]
         green = np.array([0.22, 0.30, 0.14]) * rng.uniform(0.7, 1.3) * shade
         out = np.concatenate([green, leaf[..., None].astype(float)], -1)
         if name == "tree":
@@ -274,7 +274,7 @@ class Scene:
 
 
 def _tint(rng: np.random.Generator, spread: float = 0.12) -> Array:
-    return np.clip(rng.normal(1, spread) * (1 + rng.normal(0, 0.04, 3)), 0.4, 1.6)
+    return np.clip(rng.normal(1, spread) * (1 + rng.normal(0, 0.025, 3)), 0.4, 1.6)
 
 
 def props(
@@ -371,7 +371,7 @@ def draw_scene(seed: tuple[int, ...], view: float) -> Scene:
     grounds = ["tiles", "slabs", "concrete", "tiles"] if indoor else list(GROUNDS)
     first, second = (texture_index(str(g), rng) for g in rng.choice(grounds, 2))
     angle = rng.uniform(0, 2 * math.pi)
-    tint = _tint(rng, 0.12)
+    tint = 0.85 * _tint(rng, 0.12)
     ground = np.array([first, second, rng.uniform(1.6, 3.2), math.cos(angle), math.sin(angle),
                        rng.normal(0, 2.5), *tint, 0], np.float32)  # fmt: skip
     elevation, azimuth = math.radians(rng.uniform(25, 70)), rng.uniform(0, 2 * math.pi)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from crosscam.errors import InputError
 from crosscam.synth.camera import draw_camera
+from crosscam.synth.closet import open_closet
 from crosscam.synth.identity import draw_identity
 from crosscam.synth.person import make_person
 from crosscam.synth.render import HEIGHT, Look, Shot, render_shot
@@ -24,19 +25,26 @@ _EDGES = ((5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (5, 11), (6, 12), (11, 12), (
 
 
 def contact_sheet(
-    out: Path | str, rows: int = 8, cameras: int = 8, seed: int = 0, look: Look | None = None
+    out: Path | str,
+    rows: int = 8,
+    cameras: int = 8,
+    seed: int = 0,
+    look: Look | None = None,
+    assets: Path | str | None = None,
 ) -> Path:
     """Write a picture of ``rows`` people: texture, crop, parts, IUV, joints, other cameras.
 
-    The format follows the suffix of ``out`` (JPEG or PNG).  Returns its path.
+    The format follows the suffix of ``out`` (JPEG or PNG); ``assets`` is a folder of MakeHuman
+    garments.  Returns the path.
     """
     if rows < 1 or cameras < 1:
         raise InputError(f"a sheet needs rows and cameras >= 1, got {rows} and {cameras}.")
     look = look or Look()
+    closet = None if assets is None else open_closet(Path(assets).resolve())
     lines = []
     drawn = [draw_camera(seed, n + 1) for n in range(cameras)]
     for index in range(rows):
-        person = make_person(draw_identity(seed, index, families=0.5))
+        person = make_person(draw_identity(seed, index, 0, 0.5, closet), closet)
         color, valid = person.texture()
         shots = [render_shot(person, camera, k, look) for k, camera in enumerate(drawn)]
         first = max(shots[:4], key=lambda s: float((s.part > 0).mean()))

@@ -35,9 +35,11 @@ from crosscam.synth.body import (
     Build,
     body,
 )
+from crosscam.synth.closet import Closet, Garment
 from crosscam.synth.identity import Color, Identity
 
-__all__ = ["WAIST", "Piece", "Sites", "cover", "dress", "pieces"]
+__all__ = ["WAIST", "Piece", "Sites", "cover", "dress", "folding", "hidden_faces", "pieces",
+           "texel_cover", "vertex_sites", "worn"]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -155,6 +157,45 @@ def cover(sites: Sites, who: Identity) -> Array:
     return label
 
 
+def worn(who: Identity, closet: Closet | None) -> list[Garment]:
+    """The garments of the closet that a person wears, the suit first."""
+    if closet is None:
+        return []
+    names = (who.suit, who.footwear, who.hair_mesh, who.hat_mesh)
+    return [closet.garments[name] for name in names if name]
+
+
+def vertex_cover(who: Identity, garments: list[Garment]) -> Array:
+    """``cover`` of the body's vertices, garments of the closet included."""
+    label = cover(vertex_sites(), who)
+    for garment in garments:
+        _put_on(label, vertex_sites().part, garment, garment.vertex_cover)
+    return label
+
+
+def texel_cover(who: Identity, garments: list[Garment]) -> Array:
+    """``cover`` of ``texel_sites()``, garments of the closet included."""
+    label = cover(texel_sites(), who)
+    for garment in garments:
+        _put_on(label, texel_sites().part, garment, garment.texel_cover)
+    return label
+
+
+def _put_on(label: Array, part: Array, garment: Garment, own: Array) -> None:
+    """Change ``label`` in place to what is seen once a garment is worn."""
+    if garment.kind == "suit":  # it stands for top and bottom: what it leaves free is bare
+        bare = (label == TOP) | (label == BOTTOM)
+        label[bare] = part[bare]
+        label[(own > 0) & (label != SHOES)] = own[(own > 0) & (label != SHOES)]
+    elif garment.kind == "shoes":
+        label[label == SHOES] = part[label == SHOES]
+        on = (own > 0) & (label != BOTTOM)
+        label[on] = own[on]
+    elif garment.kind == "hat":
+        on = (own > 0) & (label != part)  # over hair and crown, not down to the brow
+        label[on] = own[on]
+
+
 def _hang(
     points: Array, mask: Array, center: Array, angle: Array, along: Array, fall: float, limit: float
 ) -> None:
@@ -183,14 +224,24 @@ def _hang(
     points[index, :2] = center[index] + offset * (wanted / radius)[:, None]
 
 
-def dress(build: Build, who: Identity, rng: np.random.Generator) -> Array:
-    """The body's vertices [V, 3] moved to where skin, cloth, shoe or hair is seen."""
+def dress(build: Build, who: Identity, garments: list[Garment], rng: np.random.Generator) -> Array:
+    """The body's vertices [V, 3] moved to where skin, cloth, shoe or hair is seen.
+
+    Under ``garments`` of the closet the body stays where it is: they bring their own surface.
+    """
     shared, sites = body(), vertex_sites()
-    label = cover(sites, who)
+    label = vertex_cover(who, garments)
+    kinds = {garment.kind for garment in garments}
     points = build.vertices.copy()
     top, bottom = who.outfit.top, who.outfit.bottom
     is_top, is_bottom = label == TOP, label == BOTTOM
     is_shoe, is_hair, is_hat = label == SHOES, label == HAIR, label == HAT
+    if "suit" in kinds:
+        is_top, is_bottom = np.zeros_like(is_top), np.zeros_like(is_bottom)
+    if "shoes" in kinds:
+        is_shoe = np.zeros_like(is_shoe)
+    if "hat" in kinds:
+        is_hat = np.zeros_like(is_hat)
     start, neighbor = shared.neighbors
 
     amount = np.zeros(len(points), np.float32)
@@ -212,11 +263,11 @@ def dress(build: Build, who: Identity, rng: np.random.Generator) -> Array:
         np.arctan2(sites.point[:, 0], -(sites.point[:, 1] + 0.03)),
         points[:, 2],
         0.45 - 0.28 * loose,
-        0.03 + 0.06 * loose,
+        0.015 + 0.04 * loose,
     )
     if bottom.kind not in ("skirt", "none", "leggings"):
         wide = float(np.clip(bottom.ease / 0.02, 0.2, 1.8))
-        fall, limit = 0.16 - 0.07 * wide, 0.012 + 0.028 * wide
+        fall, limit = 0.16 - 0.07 * wide, 0.008 + 0.02 * wide
         for side, letter in ((1, "L"), (-1, "R")):
             a = build.heads[shared.bone["upperleg01." + letter]]
             b = build.heads[shared.bone["foot." + letter]]
@@ -237,23 +288,14 @@ def dress(build: Build, who: Identity, rng: np.random.Generator) -> Array:
     out[is_bottom] = bottom.ease * 0.6
     out[is_shoe] = 0.008
     thickness = {"bald": 0.001, "crop": 0.006, "short": 0.022, "bun": 0.010}.get(who.hair, 0.016)
+    if "hair" in kinds:
+        thickness = 0.002
     out[is_hair] = thickness * (0.7 + 0.6 * who.hair_length)
     out[is_hat] = 0.022 if who.hat != "sunhat" else 0.035
-    # Folds: waves of some centimeters that run round a hanging cloth, deeper where it is loose.
-    cloth = is_top | is_bottom
-    wave = rng.uniform(0, 2 * np.pi, 6)
-    p = sites.point[cloth]
-    folds = (
-        np.sin(p[:, 2] * 38 + 22 * p[:, 0] + wave[0])
-        + np.sin(p[:, 0] * 60 + 18 * p[:, 2] + wave[1])
-        + np.sin(p[:, 1] * 52 - 30 * p[:, 2] + wave[2])
-        + np.sin((p[:, 0] + 0.6 * p[:, 2]) * 44 + wave[3])
-    )
-    out[cloth] += folds * (0.0006 + 0.05 * np.minimum(out[cloth], 0.03))
     if is_hair.any():
         h = sites.point[is_hair]
-        out[is_hair] += 0.003 * np.sin(h @ np.array([160, 130, 140]) + wave[4])
-    if top.kind == "hoodie":  # the hood rests on the back
+        out[is_hair] += 0.003 * np.sin(h @ np.array([160, 130, 140]) + rng.uniform(0, 2 * np.pi))
+    if top.kind == "hoodie" and "suit" not in kinds:  # the hood rests on the back
         q = sites.point
         hood = np.exp(-(((q[:, 2] - 1.50) / 0.06) ** 2) - (q[:, 0] / 0.10) ** 2) * (q[:, 1] > 0)
         out += (0.05 * hood * is_top).astype(np.float32)
@@ -261,6 +303,18 @@ def dress(build: Build, who: Identity, rng: np.random.Generator) -> Array:
     sole = is_shoe & (sites.point[:, 2] < 0.04)
     points[sole, 2] -= 0.008
     return points
+
+
+def folding(who: Identity, garments: list[Garment]) -> Array:
+    """How deep the folds of the cloth are at each vertex of the body, [V] meters (deviation)."""
+    label = vertex_cover(who, garments)
+    if any(garment.kind == "suit" for garment in garments):
+        return np.zeros(len(label), np.float32)
+    top, bottom = who.outfit.top, who.outfit.bottom
+    out = np.zeros(len(label), np.float32)
+    out[label == TOP] = 0.0018 + 0.10 * min(top.ease, 0.03)
+    out[label == BOTTOM] = 0.0015 + 0.10 * min(bottom.ease, 0.02)
+    return out
 
 
 @dataclass(frozen=True)
@@ -279,6 +333,7 @@ class Piece:
     label: int
     cloth: str  # which paint: skirt tail hair bag umbrella brim thing
     colors: tuple[Color, ...]
+    garment: Garment | None = None  # of the closet, which then says what its texels show
 
 
 def _rigid(count: int, bone: int) -> tuple[Array, Array]:
@@ -415,9 +470,10 @@ def _long_hair(build: Build, who: Identity) -> Piece:
     )  # fmt: skip
 
 
-def pieces(build: Build, clothed: Array, who: Identity) -> list[Piece]:
+def pieces(build: Build, clothed: Array, who: Identity, garments: list[Garment]) -> list[Piece]:
     """All meshes beside the body, ``clothed`` [V, 3] being the dressed body at rest."""
     shared, sites = body(), vertex_sites()
+    kinds = {garment.kind for garment in garments}
     at = {name: build.heads[i] for name, i in shared.bone.items()}
     result: list[Piece] = []
 
@@ -426,8 +482,12 @@ def pieces(build: Build, clothed: Array, who: Identity) -> list[Piece]:
         points, faces, uv = solid
         result.append(Piece(points, faces, uv, *_rigid(len(points), bone), label, cloth, colors))
 
+    for g in garments:
+        uv = np.stack([g.uv[:, 0] % 1.0, 1 - g.uv[:, 1] % 1.0], 1).astype(np.float32)
+        result.append(Piece(g.fit(build), g.faces, uv, g.bone, g.weight, int(g.label[0]), g.kind,
+                            (who.hair_color,), g))  # fmt: skip
     top, bottom = who.outfit.top, who.outfit.bottom
-    if bottom.kind in ("skirt", "none"):
+    if bottom.kind in ("skirt", "none") and "suit" not in kinds:
         result.append(_skirt(build, who, bottom.hem, bottom.flare, 0.012, tail=False))
     elif top.kind == "coat":
         result.append(_skirt(build, who, top.hem, 0.25, top.ease, tail=True))
@@ -435,7 +495,9 @@ def pieces(build: Build, clothed: Array, who: Identity) -> list[Piece]:
     crown = clothed[sites.part == HEAD]
     back_of_head = float(crown[:, 1].max())
     height = float(crown[:, 2].max())
-    if who.hair in ("long", "bob"):
+    if "hair" in kinds:
+        pass
+    elif who.hair in ("long", "bob"):
         result.append(_long_hair(build, who))
     elif who.hair == "ponytail":
         length = 0.09 + 0.10 * who.hair_length
@@ -444,7 +506,7 @@ def pieces(build: Build, clothed: Array, who: Identity) -> list[Piece]:
     elif who.hair == "bun":
         center = np.array([0, back_of_head + 0.01, height - 0.04 - 0.08 * who.hair_length])
         add(_solid(center, (0.045, 0.04, 0.04), 1.0), head, HAIR, "hair", (who.hair_color,))
-    if who.hat:
+    if who.hat and "hat" not in kinds:
         middle = float(np.median(crown[:, 1])) - 0.01
         if who.hat == "cap":
             center = np.array([0, float(crown[:, 1].min()) - 0.02, height - 0.085])
@@ -495,18 +557,16 @@ def pieces(build: Build, clothed: Array, who: Identity) -> list[Piece]:
     return result
 
 
-def hidden_faces(who: Identity) -> Array:
-    """Which body faces [F] cannot be seen: what a skirt or coat tail encloses."""
+def hidden_faces(who: Identity, garments: list[Garment]) -> Array:
+    """Which body faces [F] cannot be seen: what a skirt or a garment of the closet encloses."""
     shared, sites = body(), vertex_sites()
-    top, bottom = who.outfit.top, who.outfit.bottom
-    if bottom.kind in ("skirt", "none"):
-        low, high = bottom.hem + 0.05, WAIST - 0.06
-    elif top.kind == "coat":
-        return np.zeros(len(shared.faces), bool)
-    else:
-        return np.zeros(len(shared.faces), bool)
-    z = sites.point[:, 2]
-    hand = (sites.part >= ARM) & (sites.part < HAND + 2)
-    inside = (z > low) & (z < high) & ~hand
+    inside = np.zeros(shared.count, bool)
+    for garment in garments:
+        inside |= garment.hidden
+    bottom = who.outfit.bottom
+    if bottom.kind in ("skirt", "none") and not who.suit:
+        z = sites.point[:, 2]
+        hand = (sites.part >= ARM) & (sites.part < HAND + 2)
+        inside |= (z > bottom.hem + 0.05) & (z < WAIST - 0.06) & ~hand
     result: Array = inside[shared.faces].all(1)
     return result
