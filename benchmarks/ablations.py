@@ -1,0 +1,404 @@
+"""Every ablation row of the methods: train what is missing, evaluate, print the table.
+
+    python benchmarks/ablations.py cumulative --data name=csv root=market1501/holdout.csv
+    python benchmarks/ablations.py fusion pyramid msgr --seeds 0 1 2 --data name=cuhk03-np \
+        root=cuhk03-np "options={boxes: detected}" --out runs/ablations-cuhk
+    python benchmarks/ablations.py cumulative --size full --set \
+        method.backbone.pretrained=resnet50.safetensors --data root=market1501
+    python benchmarks/ablations.py --list
+
+Size "cpu" is a ResNet-18 at half width on 128x64 crops, one schedule for all rows (the recipe
+"cpu", shortened); "full" is the ResNet-50 and the training settings of the paper that a table is
+from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes on from where it
+was: finished runs are kept, interrupted ones resumed.  A run that other settings made is an
+error.  The table has mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
+mINP in percent; "paper" stands beside for orientation and is of another data set, size and
+start.  It is also written to OUT/SIZE/TABLES.md, with every figure of every run in a .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crosscam.describe import describe
+from crosscam.methods import find
+from crosscam.recipe import Recipe, parse
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train.
+
+    ``settings`` hold for both sizes, ``cpu`` and ``full`` for one; ``paper`` names the method
+    whose training settings the full size takes (its own, if empty).
+    """
+
+    method: str
+    settings: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
+    paper: str = ""
+    published: str = ""  # rank-1 / mAP on Market-1501, where the paper gives them
+
+
+def cpu_settings(epochs: int) -> list[str]:
+    """What all rows of size "cpu" share."""
+    return [
+        "method.backbone.name=resnet18",
+        "method.backbone.width=0.5",
+        "preprocess.size=[128,64]",
+        "augment.flip=0.5",
+        "augment.pad=5",
+        "augment.resize_crop=0",
+        "augment.erase=0.5",
+        "augment.erase_fill=[0,0,0]",
+        "sampler.kind=grouped",
+        "sampler.people=16",
+        "sampler.images=4",
+        "optimizer.name=adamw",
+        "optimizer.lr=1.5e-3",
+        "optimizer.weight_decay=5e-3",
+        "optimizer.backbone_lr=1",
+        f"schedule.epochs={epochs}",
+        "schedule.kind=cosine",
+        "schedule.every=step",
+        "schedule.warmup=linear",
+        f"schedule.warmup_epochs={epochs / 12:g}",
+        "test.flip=true",
+        "test.metric=cosine",
+    ]
+
+
+# --- the rows -----------------------------------------------------------------------------------
+
+# MSFL's baseline: last stride 2, one embedding layer, plain cross-entropy, triplet on the feature.
+PLAIN = (
+    "method.backbone.last_stride=2",
+    "method.bnneck=false",
+    "method.smoothing=0",
+    "method.center=0",
+)
+PLAIN_CPU = ("method.embedding=256", "method.margin=soft")
+MSFL_CPU = (*PLAIN_CPU, "method.width=128", "method.refine_width=32")
+
+
+def plain(*settings: str, published: str = "") -> Row:
+    return Row(
+        "baseline", (*PLAIN, *settings), PLAIN_CPU, ("method.embedding=512",), "msfl", published
+    )
+
+
+def msfl(*settings: str, published: str = "") -> Row:
+    return Row("msfl", settings, MSFL_CPU, published=published)
+
+
+def mpn(*settings: str, published: str = "") -> Row:
+    return Row("mpn", settings, ("method.width=128",), published=published)
+
+
+def msgr(weight: float, *stages: int, norm: str = "2", published: str = "") -> Row:
+    return plain(
+        f"method.msgr={weight:g}",
+        f"method.msgr_stages={list(stages)}",
+        f"method.msgr_norm={norm}",
+        published=published,
+    )
+
+
+NO_MSFF = "method.refine=[]"
+STRONG = Row("baseline", ("method.center=0",), ("method.margin=soft",))
+
+ROWS: dict[str, Row] = {
+    # References.
+    "plain": plain(published="90.4 / 78.3"),
+    "plain, last stride 1": plain("method.backbone.last_stride=1", published="91.3 / 79.8"),
+    "strong": STRONG,
+    # MSFL, table I: how stages are fused (our reading of its stripped column ticks).
+    "direct 3-4": msfl(
+        "method.fusion=direct", "method.levels=[3,4]", NO_MSFF, published="90.7 / 78.6"
+    ),
+    "direct 1-4": msfl("method.fusion=direct", NO_MSFF, published="87.1 / 75.9"),
+    "top-down": msfl("method.fusion=top-down", NO_MSFF, published="90.3 / 78.3"),
+    "csip": msfl(NO_MSFF, published="91.5 / 79.8"),
+    "msfl": msfl(published="92.3 / 81.9"),
+    # MSFL, what its text leaves open.
+    "levels 2-4": msfl("method.levels=[2,3,4]"),
+    "levels 1-3": msfl("method.levels=[1,2,3]"),
+    "aa none": msfl("method.aa_kernel=0"),
+    "aa 3x3": msfl("method.aa_kernel=3"),
+    "bn-fc-relu": msfl("method.head=bn-fc-relu"),
+    "level losses": msfl("method.level_id=0.5"),
+    # MSGR, table III on the plain baseline (its stages are our reading).
+    "l1 input": msgr(1e-2, 0, norm="1", published="85.1 / 70.1"),
+    "l2 input": msgr(1e-2, 0, published="91.7 / 80.1"),
+    "linf input": msgr(1e-2, 0, norm="inf", published="88.2 / 72.2"),
+    "l2 input 0.1": msgr(1e-1, 0, published="90.7 / 79.4"),
+    "l2 input 0.001": msgr(1e-3, 0, published="91.2 / 80.0"),
+    "l2 stage 1": msgr(1e-2, 1, published="92.1 / 80.4"),
+    "l2 stage 4": msgr(1e-2, 4, published="90.2 / 78.3"),
+    "l2 stages 0-1": msgr(1e-2, 0, 1, published="92.5 / 80.3"),
+    "l2 stages 1-2": msgr(1e-2, 1, 2, published="92.7 / 80.1"),
+    "l2 stages 0-2": msgr(1e-2, 0, 1, 2, published="92.5 / 80.1"),
+    "l2 stages 0-4": msgr(1e-2, 0, 1, 2, 3, 4, published="92.4 / 79.8"),
+    # MSGR, conventions that its text leaves open, and what it stands in for.
+    "squared": plain("method.msgr=0.01", "method.msgr_square=true"),
+    "batch mean": plain("method.msgr=0.01", "method.msgr_scale=batch"),
+    "batch mean squared": plain(
+        "method.msgr=0.01", "method.msgr_scale=batch", "method.msgr_square=true"
+    ),
+    "stages 1-2, 0.1": msgr(1e-1, 1, 2),
+    "stages 1-2, 1": msgr(1.0, 1, 2),
+    "adversarial": plain("method.msgr=0.01", "method.msgr_adversarial=true"),
+    "adversarial 0.1": plain("method.msgr=0.1", "method.msgr_adversarial=true"),
+    "adversarial 1": plain("method.msgr=1", "method.msgr_adversarial=true"),
+    # MSFL with MSGR, and compositions of our own.
+    "msfl + msgr": msfl("method.msgr=0.01", published="93.7 / 83.6"),
+    "strong + msgr": Row("baseline", (*STRONG.settings, "method.msgr=0.01"), STRONG.cpu),
+    "mpn + msgr": mpn("method.msgr=0.01"),
+    "mpn on the pyramid": Row(
+        "mpn", ("method.neck=msfl",), ("method.width=128", "method.neck_width=128")
+    ),
+    "mpn on the pyramid + msgr": Row(
+        "mpn",
+        ("method.neck=msfl", "method.msgr=0.01"),
+        ("method.width=128", "method.neck_width=128"),
+    ),
+    # MPN: alignment, step by step, and its options.
+    "main tasks": mpn("method.auxiliary=0"),
+    "auxiliary, own layers": mpn("method.sharing=false", "method.align=0"),
+    "auxiliary, shared layers": mpn("method.align=0"),
+    "mpn": mpn(published="96.0 / 89.2"),
+    "mpn + attention": mpn("method.attention=true", published="96.1 / 89.4"),
+    "mpn extent": mpn("method.prior=extent"),
+    "mpn parsing": mpn("method.prior=parsing"),
+    "mpn by sample": mpn("method.align_by=sample"),
+    "mpn, no triplet": mpn("method.triplet=0"),
+    "mpn split statistics": mpn("method.statistics=split"),
+    **{f"mpn {k} parts": mpn(f"method.num_parts={k}") for k in (2, 4, 8)},
+}
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "cumulative": ("plain", "csip", "msfl", "msfl + msgr", "strong"),
+    "fusion": ("plain", "direct 3-4", "direct 1-4", "top-down", "csip", "msfl"),
+    "pyramid": (
+        "plain",
+        "plain, last stride 1",
+        "msfl",
+        "levels 2-4",
+        "levels 1-3",
+        "aa none",
+        "aa 3x3",
+        "bn-fc-relu",
+        "level losses",
+    ),
+    "msgr": (
+        "plain",
+        "l1 input",
+        "l2 input",
+        "linf input",
+        "l2 input 0.1",
+        "l2 input 0.001",
+        "l2 stage 1",
+        "l2 stage 4",
+        "l2 stages 0-1",
+        "l2 stages 1-2",
+        "l2 stages 0-2",
+        "l2 stages 0-4",
+    ),
+    "conventions": (
+        "plain",
+        "l2 stages 1-2",
+        "squared",
+        "batch mean",
+        "batch mean squared",
+        "stages 1-2, 0.1",
+        "stages 1-2, 1",
+        "adversarial",
+        "adversarial 0.1",
+        "adversarial 1",
+    ),
+    "mpn": (
+        "strong",
+        "main tasks",
+        "auxiliary, own layers",
+        "auxiliary, shared layers",
+        "mpn",
+        "mpn + attention",
+        "mpn by sample",
+        "mpn, no triplet",
+        "mpn split statistics",
+        "mpn 2 parts",
+        "mpn 4 parts",
+        "mpn 8 parts",
+    ),
+    "mpn-priors": ("mpn", "mpn extent", "mpn parsing"),
+    "compositions": (
+        "strong",
+        "strong + msgr",
+        "mpn",
+        "mpn + msgr",
+        "mpn on the pyramid",
+        "mpn on the pyramid + msgr",
+    ),
+}
+
+
+def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
+    """Every setting of one run; the later of two wins."""
+    settings = [f"method={row.method}", f"seed={seed}"]
+    if options.size == "full":
+        paper = find(row.paper or row.method).recipe
+        settings += [f"{key}={value}" for key, value in paper.items()]
+        settings += [*row.settings, *row.full]
+        if options.epochs:
+            settings.append(f"schedule.epochs={options.epochs}")
+    else:
+        settings += cpu_settings(options.epochs or 24)
+        settings += [*row.settings, *row.cpu]
+    return parse(None, [*settings, *(f"data.{d}" for d in options.data), *options.set])
+
+
+# --- doing it -----------------------------------------------------------------------------------
+
+
+def crosscam(*words: str | Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "crosscam", *map(str, words)], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def evaluated(run: Path) -> dict[str, Any] | None:
+    """The figures of a finished run."""
+    for path in run.glob("evaluation/*/evaluation.json"):
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return figures
+    return None
+
+
+def make(run: Path, recipe: Recipe, quiet: bool) -> None:
+    """Train and evaluate what is not there yet."""
+    text = recipe.to_yaml()
+    if (run / "recipe.yaml").is_file():
+        if (run / "recipe.yaml").read_text(encoding="utf-8") != text:
+            raise SystemExit(f"{run} was made by other settings: take another --out.")
+        if evaluated(run) is not None:
+            return
+    elif run.exists():  # stopped before there was anything to resume
+        shutil.rmtree(run)
+    flags = ["--quiet"] if quiet else []
+    if not (run / "weights.safetensors").is_file():
+        if (run / "recipe.yaml").is_file():
+            crosscam("train", "--resume", run, *flags)
+        else:
+            run.parent.mkdir(parents=True, exist_ok=True)
+            source = run.parent / f"{run.name}.yaml"
+            source.write_text(text, encoding="utf-8")
+            crosscam("train", source, "--out", run, *flags)
+            source.unlink()
+    crosscam("evaluate", run, *flags)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean and standard deviation."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def lines_of(name: str, rows: Sequence[str], folder: Path, options: argparse.Namespace) -> str:
+    """A table of Markdown over the runs that are there."""
+    head = ["row", "rank-1", "mAP", "mINP", "seeds", "minutes", "images/s", "MB"]
+    head += ["deployed M", "GMAC", "paper"]
+    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for row_name in rows:
+        runs = [folder / slug(row_name) / f"seed-{seed}" for seed in options.seeds]
+        figures = [f for f in map(evaluated, runs) if f is not None]
+        cards = [
+            json.loads((run / "card.json").read_text(encoding="utf-8"))
+            for run in runs
+            if evaluated(run) is not None
+        ]
+        if not figures:
+            lines.append(f"| {row_name} |" + " |" * (len(head) - 1))
+            continue
+        recipe = recipe_of(ROWS[row_name], options, options.seeds[0])
+        cost = describe(recipe.method.build(cards[0]["num_classes"]), recipe.preprocess.size)
+        cells = [row_name]
+        cells += [spread([100 * f[k] for f in figures]) for k in ("rank1", "mAP", "mINP")]
+        cells.append(str(len(figures)))
+        cells += [spread([c["training_minutes"] for c in cards])]
+        cells += [spread([c["images_per_second"] for c in cards], 0)]
+        cells.append(str(max(c["peak_memory_mb"] or 0 for c in cards)))
+        cells += [f"{cost.params_deploy / 1e6:.2f}", f"{cost.macs / 1e9:.3f}"]
+        lines.append(f"| {' | '.join([*cells, ROWS[row_name].published])} |")
+    return "\n".join([f"**{name}**, {options.size}, {' '.join(options.data)}", "", *lines])
+
+
+def slug(name: str) -> str:
+    return name.replace(" + ", "+").replace(", ", "-").replace(" ", "-")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--list", action="store_true", help="show all rows, do nothing")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows")
+    parser.add_argument("--size", choices=("cpu", "full"), default="cpu")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="default: 24 (cpu), the paper's (full)")
+    parser.add_argument("--data", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="settings of the data, as name=csv root=holdout.csv")  # fmt: skip
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE",
+                        help="further settings, for all rows")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--table-only", action="store_true", help="train nothing")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        for table, names in TABLES.items():
+            print(f"{table}")
+            for name in names:
+                row = ROWS[name]
+                print(f"  {name:26} {row.method} {' '.join(row.settings)}")
+        return
+    unknown = [t for t in options.tables if t not in TABLES]
+    unknown += [r for r in options.rows or () if r not in ROWS]
+    if unknown or not (options.tables or options.rows):
+        parser.error(f"name tables ({', '.join(TABLES)}) or --rows; unknown: {unknown}")
+    chosen = {t: TABLES[t] for t in options.tables} or {"rows": tuple(options.rows)}
+    if options.tables and options.rows:
+        chosen = {t: tuple(n for n in names if n in options.rows) for t, names in chosen.items()}
+    names = list(dict.fromkeys(name for row_names in chosen.values() for name in row_names))
+    folder = options.out / options.size
+    recipes = {(n, s): recipe_of(ROWS[n], options, s) for n in names for s in options.seeds}
+    if not options.table_only:
+        for seed in options.seeds:  # all rows once, before any a second time
+            for name in names:
+                print(f"== {name}, seed {seed}", flush=True)
+                make(folder / slug(name) / f"seed-{seed}", recipes[name, seed], options.quiet)
+    texts = [lines_of(table, rows, folder, options) for table, rows in chosen.items()]
+    print("\n\n".join(texts))
+    stem = folder / ("-".join(chosen) if options.tables else "rows")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    found = {
+        name: {str(seed): evaluated(folder / slug(name) / f"seed-{seed}") for seed in options.seeds}
+        for name in names
+    }
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
