@@ -24,7 +24,7 @@ __all__ = ["NEAR_COPY", "Found", "Hit", "search"]
 NEAR_COPY = 0.995
 """From this cosine on, two vectors are called those of near-copies."""
 
-EFFORT = 256
+EFFORT = 160
 """Candidates that the index keeps during approximate search."""
 
 TEMPLATE = 256
