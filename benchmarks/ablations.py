@@ -48,6 +48,7 @@ class Row:
     full: tuple[str, ...] = ()
     paper: str = ""
     published: str = ""  # rank-1 / mAP on Market-1501, where the paper gives them
+    pairs: bool = False  # learns from rendered pairs too: --set data.pairs=FOLDER
 
 
 def cpu_settings(epochs: int) -> list[str]:
@@ -74,6 +75,7 @@ def cpu_settings(epochs: int) -> list[str]:
         "schedule.warmup=linear",
         f"schedule.warmup_epochs={epochs / 12:g}",
         "test.flip=true",
+        "test.interpolation=same",
         "test.metric=cosine",
     ]
 
@@ -88,6 +90,13 @@ PLAIN = (
     "method.center=0",
 )
 PLAIN_CPU = ("method.embedding=256", "method.margin=soft")
+SAN_CPU = (
+    *PLAIN_CPU,
+    "method.decoder_width=0.25",
+    "method.encoder_lr=1e-4",
+    "method.decoder_lr=1e-3",
+    "method.scheduled=true",
+)
 MSFL_CPU = (*PLAIN_CPU, "method.width=128", "method.refine_width=32")
 
 
@@ -105,6 +114,13 @@ def mpn(*settings: str, published: str = "") -> Row:
     return Row("mpn", settings, ("method.width=128",), published=published)
 
 
+def san(*settings: str, pairs: bool = False, published: str = "") -> Row:
+    off = () if pairs else ("method.synthetic=0",)
+    # At the rates of this size the constraints' full weight drowns the textures.
+    cpu = SAN_CPU if NO_TR in settings else (*SAN_CPU, "method.constraint=0.1")
+    return Row("san", (*settings, *off), cpu, published=published, pairs=pairs)
+
+
 def msgr(weight: float, *stages: int, norm: str = "2", published: str = "") -> Row:
     return plain(
         f"method.msgr={weight:g}",
@@ -115,6 +131,7 @@ def msgr(weight: float, *stages: int, norm: str = "2", published: str = "") -> R
 
 
 NO_MSFF = "method.refine=[]"
+NO_REC, NO_TR = "method.reconstruction=0", "method.constraint=0"
 STRONG = Row("baseline", ("method.center=0",), ("method.margin=soft",))
 
 ROWS: dict[str, Row] = {
@@ -176,14 +193,30 @@ ROWS: dict[str, Row] = {
     "main tasks": mpn("method.auxiliary=0"),
     "auxiliary, own layers": mpn("method.sharing=false", "method.align=0"),
     "auxiliary, shared layers": mpn("method.align=0"),
+    "auxiliary, own layers, aligned": mpn("method.sharing=false"),
     "mpn": mpn(published="96.0 / 89.2"),
     "mpn + attention": mpn("method.attention=true", published="96.1 / 89.4"),
     "mpn extent": mpn("method.prior=extent"),
     "mpn parsing": mpn("method.prior=parsing"),
+    "mpn parsing, upper and lower": mpn(
+        "method.prior=parsing", "method.num_parts=2", "method.regions=[upper,lower]"
+    ),
     "mpn by sample": mpn("method.align_by=sample"),
     "mpn, no triplet": mpn("method.triplet=0"),
     "mpn split statistics": mpn("method.statistics=split"),
     **{f"mpn {k} parts": mpn(f"method.num_parts={k}") for k in (2, 4, 8)},
+    # SAN: its variants, its controls (priors.root and data.pairs by --set).
+    "san-off": san(NO_REC, NO_TR, published="94.1 / 83.2"),
+    "san-basic": san(NO_TR, published="95.1 / 85.8"),
+    "san-tr": san(published="95.4 / 86.9"),
+    "san-synthetic": san(NO_TR, pairs=True, published="95.7 / 86.8"),
+    "san-all": san(pairs=True, published="96.1 / 88.0"),
+    "san-joint": san("method.alternate=false"),
+    "san-constraint": san(NO_REC),
+    "san-constraint, paper": san("method.constraint_form=paper"),
+    "san-picture": san(NO_TR, "method.target=picture"),
+    "san-no-skips": san(NO_TR, "method.skips=false"),
+    "san-frozen": san(NO_TR, "method.encoder_lr=0"),  # the decoder learns, the encoder does not
 }
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -231,6 +264,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "main tasks",
         "auxiliary, own layers",
         "auxiliary, shared layers",
+        "auxiliary, own layers, aligned",
         "mpn",
         "mpn + attention",
         "mpn by sample",
@@ -240,7 +274,25 @@ TABLES: dict[str, tuple[str, ...]] = {
         "mpn 4 parts",
         "mpn 8 parts",
     ),
-    "mpn-priors": ("mpn", "mpn extent", "mpn parsing"),
+    "mpn-priors": ("mpn", "mpn extent", "mpn parsing", "mpn parsing, upper and lower"),
+    "san": (
+        "strong",
+        "san-off",
+        "san-basic",
+        "san-tr",
+        "san-joint",
+        "san-synthetic",
+        "san-all",
+    ),
+    "san-controls": (
+        "san-off",
+        "san-frozen",
+        "san-picture",
+        "san-constraint",
+        "san-constraint, paper",
+        "san-no-skips",
+        "san-basic",
+    ),
     "compositions": (
         "strong",
         "strong + msgr",
@@ -264,7 +316,10 @@ def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
     else:
         settings += cpu_settings(options.epochs or 24)
         settings += [*row.settings, *row.cpu]
-    return parse(None, [*settings, *(f"data.{d}" for d in options.data), *options.set])
+    recipe = parse(None, [*settings, *(f"data.{d}" for d in options.data), *options.set])
+    if row.pairs and not recipe.data.pairs:
+        raise SystemExit("these rows learn from rendered pairs too: add --set data.pairs=FOLDER.")
+    return recipe
 
 
 # --- doing it -----------------------------------------------------------------------------------
