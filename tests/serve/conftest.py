@@ -102,6 +102,7 @@ def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]
     found = Running(tmp_path, settings)
     with found.client:
         yield found
+    found.service.close()
 
 
 @pytest.fixture

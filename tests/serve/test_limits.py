@@ -22,6 +22,12 @@ def test_a_burst_then_the_rate() -> None:
     assert limit.take("a") > 0
 
 
+def test_small_things_cost_less() -> None:
+    limit = RateLimit(per_minute=60, burst=1, clock=lambda: 0.0)
+    assert [limit.take("a", 0.25) for _ in range(4)] == [0.0] * 4
+    assert limit.take("a", 0.25) == pytest.approx(0.25)
+
+
 def test_callers_do_not_share() -> None:
     limit = RateLimit(per_minute=1, burst=1, clock=lambda: 0.0)
     assert limit.take("a") == 0.0

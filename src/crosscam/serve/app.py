@@ -45,6 +45,7 @@ from crosscam.serve.tokens import Role, Token, Tokens
 __all__ = ["Service", "make_app"]
 
 _HOUR = 3600.0
+_PICTURE_COST = 0.05  # of a request: a page of results has dozens of pictures
 _WAIT = 5.0  # seconds that a search waits for its turn before it is turned away
 
 
@@ -223,7 +224,7 @@ class Forget(_Strict):
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application of a service."""
+    """The application of a service, which stays the caller's to close."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -240,7 +241,6 @@ def make_app(service: Service) -> FastAPI:
         yield
         stop.set()
         worker.join(timeout=10)
-        service.close()
 
     app = FastAPI(
         title="crosscam",
@@ -254,7 +254,7 @@ def make_app(service: Service) -> FastAPI:
     settings, gallery = service.settings, service.gallery
     scheme = HTTPBearer(auto_error=False, description="A token made with `crosscam token add`.")
 
-    def needs(role: Role) -> Any:
+    def needs(role: Role, cost: float = 1.0) -> Any:
         def check(
             credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
         ) -> Token:
@@ -263,7 +263,7 @@ def make_app(service: Service) -> FastAPI:
                 raise HTTPException(
                     401, "a valid bearer token is needed.", {"www-authenticate": "Bearer"}
                 )
-            wait = service.limit.take(token.sha256)
+            wait = service.limit.take(token.sha256, cost)
             if wait:
                 raise HTTPException(
                     429, "too many requests; wait a little.", {"retry-after": str(math.ceil(wait))}
@@ -279,6 +279,7 @@ def make_app(service: Service) -> FastAPI:
         return Depends(check)
 
     viewer, operator, admin = (needs(role) for role in Role)
+    thumbnails = needs(Role.VIEWER, _PICTURE_COST)
 
     def reasoned(reason: str) -> None:
         if settings.require_reason and not reason.strip():
@@ -442,12 +443,12 @@ def make_app(service: Service) -> FastAPI:
         return found.to_json()
 
     @app.get("/api/sightings/{id}/picture", tags=["gallery"], response_class=Response)
-    def picture(id: Id, _: Token = viewer) -> Response:
+    def picture(id: Id, _: Token = thumbnails) -> Response:
         """The picture of a sighting; what named the sighting is in the audit log."""
         found = gallery.sighting(id)
         if not found.picture:
             raise HTTPException(404, "this sighting was added without a picture.")
-        # Coded anew: what was uploaded is never sent on as it came, nor what its camera wrote in it.
+        # Coded anew: what was uploaded is never sent on as it came, nor what its camera noted.
         out = io.BytesIO()
         Image.fromarray(decode(gallery.pictures.read(found.picture))).save(out, "JPEG", quality=92)
         return Response(out.getvalue(), media_type="image/jpeg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 from dataclasses import fields
 from pathlib import Path
@@ -124,19 +125,20 @@ def serve(options: argparse.Namespace) -> int:
     print(f"gallery   {options.gallery}: {len(gallery):,} sightings, {encoder.name}")
     print(f"decisions {'calibrated on ' + calibration.data if calibration else 'not calibrated'}")
     print(f"page      {scheme}://{options.host}:{options.port}/", flush=True)
-    uvicorn.run(
-        make_app(service),
-        host=options.host,
-        port=options.port,
-        ssl_certfile=options.tls_cert,
-        ssl_keyfile=options.tls_key,
-        log_level="warning",
-        access_log=False,  # the audit log says who did what; addresses are nobody's business
-        server_header=False,
-        timeout_keep_alive=10,
-        limit_concurrency=200,
-        h11_max_incomplete_event_size=16_384,
-    )
+    with contextlib.closing(service):
+        uvicorn.run(
+            make_app(service),
+            host=options.host,
+            port=options.port,
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
+            log_level="warning",
+            access_log=False,  # the audit log says who did what; addresses are nobody's business
+            server_header=False,
+            timeout_keep_alive=10,
+            limit_concurrency=200,
+            h11_max_incomplete_event_size=16_384,
+        )
     return 0
 
 

@@ -25,14 +25,14 @@ class RateLimit:
         self._lock = threading.Lock()
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: str) -> float:
-        """Counts one request; 0.0 if it may go on, else the seconds to wait."""
+    def take(self, caller: str, cost: float = 1.0) -> float:
+        """Counts ``cost`` requests; 0.0 if they may go on, else the seconds to wait."""
         now = self.clock()
         with self._lock:
             left, at = self._left.pop(caller, (float(self.burst), now))
             left = min(float(self.burst), left + (now - at) * self.rate)
-            wait = 0.0 if left >= 1.0 else (1.0 - left) / self.rate
-            self._left[caller] = (left - 1.0 if wait == 0.0 else left, now)
+            wait = 0.0 if left >= cost else (cost - left) / self.rate
+            self._left[caller] = (left - cost if wait == 0.0 else left, now)
             if len(self._left) > _CALLERS:
                 self._left.popitem(last=False)
         return wait

@@ -345,7 +345,7 @@ async function openPeople() {
   const shown = people.filter((p) => p.name.toLowerCase().includes(part));
   $("people").replaceChildren(...shown.map((p) => make("li", {}, make("button", { type: "button", onclick: guarded(() => openPerson(p.name)) },
     make("span", {}, p.name), make("span", { class: "hint" }, String(p.sightings))))));
-  if (!people.length) $("person").replaceChildren(make("p", { class: "hint" }, "Nobody is named yet. Search, then confirm sightings under a name."));
+  if (!people.length && !$("person").querySelector("dl")) $("person").replaceChildren(make("p", { class: "hint" }, "Nobody is named yet. Search, then confirm sightings under a name."));
 }
 async function openPerson(name) {
   const found = await get(person(name));
