@@ -11,9 +11,9 @@ Size "cpu" is a ResNet-18 at half width on 128x64 crops, one schedule for all ro
 "cpu", shortened); "full" is the ResNet-50 and the training settings of the paper that a table is
 from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes on from where it
 was: finished runs are kept, interrupted ones resumed.  A run that other settings made is an
-error.  The table has mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
+error.  The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
 mINP in percent; "paper" stands beside for orientation and is of another data set, size and
-start.  It is also written to OUT/SIZE/TABLES.md, with every figure of every run in a .json.
+start.  They are also written to OUT/SIZE, with every figure of every run as JSON beside them.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ PLAIN = (
     "method.smoothing=0",
     "method.center=0",
 )
+# The small net's stages have an eighth of the channels of a ResNet-50; so has its pyramid, and
+# the four levels together are as wide as the last stage, as at full size.
 PLAIN_CPU = ("method.embedding=256", "method.margin=soft")
 SAN_CPU = (
     *PLAIN_CPU,
@@ -97,7 +99,7 @@ SAN_CPU = (
     "method.decoder_lr=1e-3",
     "method.scheduled=true",
 )
-MSFL_CPU = (*PLAIN_CPU, "method.width=128", "method.refine_width=32")
+MSFL_CPU = (*PLAIN_CPU, "method.width=64", "method.refine_width=16")
 
 
 def plain(*settings: str, published: str = "") -> Row:
@@ -182,23 +184,23 @@ ROWS: dict[str, Row] = {
     "strong + msgr": Row("baseline", (*STRONG.settings, "method.msgr=0.01"), STRONG.cpu),
     "mpn + msgr": mpn("method.msgr=0.01"),
     "mpn on the pyramid": Row(
-        "mpn", ("method.neck=msfl",), ("method.width=128", "method.neck_width=128")
+        "mpn", ("method.neck=msfl",), ("method.width=128", "method.neck_width=64")
     ),
     "mpn on the pyramid + msgr": Row(
         "mpn",
         ("method.neck=msfl", "method.msgr=0.01"),
-        ("method.width=128", "method.neck_width=128"),
+        ("method.width=128", "method.neck_width=64"),
     ),
     # MPN: alignment, step by step, and its options.
     "main tasks": mpn("method.auxiliary=0"),
     "auxiliary, own layers": mpn("method.sharing=false", "method.align=0"),
     "auxiliary, shared layers": mpn("method.align=0"),
-    "auxiliary, own layers, aligned": mpn("method.sharing=false"),
+    "own layers, aligned": mpn("method.sharing=false"),
     "mpn": mpn(published="96.0 / 89.2"),
     "mpn + attention": mpn("method.attention=true", published="96.1 / 89.4"),
     "mpn extent": mpn("method.prior=extent"),
     "mpn parsing": mpn("method.prior=parsing"),
-    "mpn parsing, upper and lower": mpn(
+    "mpn parsing 2 parts": mpn(
         "method.prior=parsing", "method.num_parts=2", "method.regions=[upper,lower]"
     ),
     "mpn by sample": mpn("method.align_by=sample"),
@@ -264,7 +266,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "main tasks",
         "auxiliary, own layers",
         "auxiliary, shared layers",
-        "auxiliary, own layers, aligned",
+        "own layers, aligned",
         "mpn",
         "mpn + attention",
         "mpn by sample",
@@ -274,7 +276,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "mpn 4 parts",
         "mpn 8 parts",
     ),
-    "mpn-priors": ("mpn", "mpn extent", "mpn parsing", "mpn parsing, upper and lower"),
+    "mpn-priors": ("mpn", "mpn extent", "mpn parsing", "mpn parsing 2 parts"),
     "san": (
         "strong",
         "san-off",
