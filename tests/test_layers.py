@@ -25,7 +25,7 @@ LAYERS = [
     {"deployed"},
     {"encoder"},
     {"evaluate", "explain", "search", "annotate", "calibrate", "convert", "gallery"},
-    {"serve"},
+    {"export", "serve"},
     {"cli"},
     {"__main__"},
 ]

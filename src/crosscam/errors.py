@@ -9,6 +9,7 @@
     ├── MissingExtraError       an optional package is needed for this (also an ImportError)
     ├── CheckpointError         a run folder or weights file cannot be read or does not fit
     ├── GalleryError            a gallery cannot be opened, is in use or does not fit the model
+    ├── ExportError             an encoder disagrees with the network it was made of
     ├── DiskError               a file cannot be written (the disk is full or read-only)
     └── TrainingError           training cannot go on (a loss is not finite)
 
@@ -23,6 +24,7 @@ __all__ = [
     "CrosscamError",
     "DataError",
     "DiskError",
+    "ExportError",
     "FeatureError",
     "GalleryError",
     "ImageError",
@@ -67,6 +69,10 @@ class CheckpointError(CrosscamError):
 
 class GalleryError(CrosscamError):
     """A gallery cannot be opened, is in use by another process or does not fit the model."""
+
+
+class ExportError(CrosscamError):
+    """An encoder disagrees with the network it was made of, or cannot be made of it."""
 
 
 class DiskError(CrosscamError):

@@ -246,9 +246,10 @@ class Encoder:
         try:
             vectors = self.runtime(pictures)
         except Exception as error:  # each runtime has its own ways to fail
+            said = " ".join(str(error).split())[:300]
             raise CheckpointError(
                 f"{self.card.name} cannot be run by {self.runtime.name} on {len(pictures)} "
-                f"pictures ({' '.join(str(error).split())[:300]}). Export it again with this version."
+                f"pictures ({said}). Export it again with this version."
             ) from error
         if vectors.shape != (len(pictures), self.dim):
             raise CheckpointError(
