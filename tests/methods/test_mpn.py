@@ -17,6 +17,7 @@ from crosscam.describe import describe
 from crosscam.errors import DataError, RecipeError
 from crosscam.methods import BackboneSettings, mpn
 from crosscam.methods.mpn import MPN
+from crosscam.nn import sync
 from crosscam.recipe import parse
 from crosscam.types import Batch, Prior
 
@@ -155,6 +156,26 @@ def test_split_and_mixed_statistics_learn_the_same_and_deploy_another() -> None:
     for name in a:
         torch.testing.assert_close(a[name], b[name])
     assert not torch.allclose(mixed.eval().embed(data.images), split.eval().embed(data.images))
+
+
+@pytest.mark.parametrize("options", [{}, {"statistics": "split", "attention": True}])
+def test_statistics_over_processes_are_the_same_in_one(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = build(**options)
+    converted = copy.deepcopy(plain)
+    sync.convert(converted)
+    data = batch(plain)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        a, b = plain.losses(data), converted.losses(data)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name])
+    state = converted.state_dict()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(state[name], value)
 
 
 # --- losses -------------------------------------------------------------------------------------
