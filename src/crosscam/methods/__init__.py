@@ -3,7 +3,8 @@
 A method is one file that reads like its paper.  It holds exactly one public subclass of
 ``Method``; its name is the file's name.  ``available()`` lists the files of this folder,
 ``find("mpn")`` imports one of them, and ``find("./mine.py")`` imports a file of your own, which
-then trains, evaluates and searches like the rest.
+then trains, evaluates and searches like the rest.  ``find("mpn+texture")`` is MPN under a teacher
+(``_teachers``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class BackboneSettings:
         last_stride: stride of the last stage, 1 or 2 (OSNets: 1).
         ibn: instance normalization beside batch normalization in the early stages (IBN-a).
         width: factor on all channel counts.
+        stem: standard; no-relu and ceil-pool are those of weights from reid-strong-baseline and
+            fast-reid (ResNets).
         pretrained: safetensors file (optionally path#sha256=HEX) or hub:REPO/FILE@REVISION;
             none trains from scratch.
     """
@@ -48,6 +51,7 @@ class BackboneSettings:
     last_stride: int = 1
     ibn: bool = False
     width: float = 1.0
+    stem: Literal["standard", "no-relu", "ceil-pool"] = "standard"
     pretrained: str | None = None
 
     def build(self) -> backbones.Backbone:
@@ -58,6 +62,7 @@ class BackboneSettings:
             last_stride=self.last_stride,
             ibn=self.ibn,
             width=self.width,
+            stem=self.stem,
             pretrained=None if none else self.pretrained,
         )
 
@@ -214,11 +219,18 @@ def available() -> list[str]:
 def find(name: str) -> type[Method]:
     """The method called ``name``, or the one in the file ``name`` if that ends in ``.py``.
 
+    With ``+guidance`` or ``+texture`` behind it, under that teacher.
+
     Raises ``RecipeError`` for an unknown name (with the nearest known one) or for a file that
     does not hold exactly one public ``Method``.
     """
+    base, *teachers = name.split("+")
     if name.endswith(".py"):
         module = _import_file(Path(name))
+    elif teachers:
+        from crosscam.methods import _teachers
+
+        return _teachers.compose(find(base), teachers)
     elif name in available():
         module = importlib.import_module(f"{__name__}.{name}")
     else:
