@@ -123,6 +123,15 @@ def san(*settings: str, pairs: bool = False, published: str = "") -> Row:
     return Row("san", (*settings, *off), cpu, published=published, pairs=pairs)
 
 
+def mmga(*settings: str, published: str = "") -> Row:
+    return Row("mmga", settings, ("method.features=128", "method.margin=soft"), published=published)
+
+
+def mpn_under(*teachers: str, settings: tuple[str, ...] = ()) -> Row:
+    cpu = ("method.width=128", *(["method.texture_width=0.25"] if "texture" in teachers else []))
+    return Row("+".join(["mpn", *teachers]), settings, cpu)
+
+
 def msgr(weight: float, *stages: int, norm: str = "2", published: str = "") -> Row:
     return plain(
         f"method.msgr={weight:g}",
@@ -195,6 +204,7 @@ ROWS: dict[str, Row] = {
     "main tasks": mpn("method.auxiliary=0"),
     "auxiliary, own layers": mpn("method.sharing=false", "method.align=0"),
     "auxiliary, shared layers": mpn("method.align=0"),
+    "auxiliary, own layers, aligned": mpn("method.sharing=false"),
     "own layers, aligned": mpn("method.sharing=false"),
     "mpn": mpn(published="96.0 / 89.2"),
     "mpn + attention": mpn("method.attention=true", published="96.1 / 89.4"),
@@ -219,6 +229,26 @@ ROWS: dict[str, Row] = {
     "san-picture": san(NO_TR, "method.target=picture"),
     "san-no-skips": san(NO_TR, "method.skips=false"),
     "san-frozen": san(NO_TR, "method.encoder_lr=0"),  # the decoder learns, the encoder does not
+    # MMGA: which maps there are, and what guides them (all of it reconstructed).
+    "mmga, no attention": mmga("method.attention=[]", "method.masks=0"),
+    "mmga, no masks": mmga("method.masks=0"),
+    "mmga, whole": mmga("method.attention=[scale1,whole]"),
+    "mmga, upper and lower": mmga("method.attention=[upper,lower]"),
+    "mmga, scale 1": mmga("method.attention=[scale1]"),
+    "mmga, scale 2": mmga("method.attention=[whole,upper,lower]"),
+    "mmga": mmga(published="95.0 / 87.2"),
+    "mmga 0.1": mmga("method.masks=0.1"),
+    "mmga 0.5": mmga("method.masks=0.5"),
+    "mmga 2": mmga("method.masks=2"),
+    "mmga, bce": mmga("method.guidance=bce"),
+    "mmga, no stripes": mmga("method.stripes=false"),
+    "mmga, own reductions": mmga("method.shared_reduction=false"),
+    # Teachers of one method under another.
+    "strong + guidance": Row("baseline+guidance", STRONG.settings, STRONG.cpu),
+    "mpn + guidance": mpn_under("guidance"),
+    "mpn extent + guidance": mpn_under("guidance", settings=("method.prior=extent",)),
+    "mpn + texture": mpn_under("texture"),
+    "mpn + guidance + texture": mpn_under("guidance", "texture"),
 }
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -294,6 +324,35 @@ TABLES: dict[str, tuple[str, ...]] = {
         "san-constraint, paper",
         "san-no-skips",
         "san-basic",
+    ),
+    "mmga": (
+        "strong",
+        "mmga, no attention",
+        "mmga, no masks",
+        "mmga, whole",
+        "mmga, upper and lower",
+        "mmga, scale 1",
+        "mmga, scale 2",
+        "mmga",
+    ),
+    "mmga-options": (
+        "mmga 0.1",
+        "mmga 0.5",
+        "mmga",
+        "mmga 2",
+        "mmga, bce",
+        "mmga, no stripes",
+        "mmga, own reductions",
+    ),
+    "teachers": (
+        "strong",
+        "strong + guidance",
+        "mpn",
+        "mpn + guidance",
+        "mpn extent",
+        "mpn extent + guidance",
+        "mpn + texture",
+        "mpn + guidance + texture",
     ),
     "compositions": (
         "strong",
