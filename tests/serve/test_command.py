@@ -1,0 +1,80 @@
+"""``crosscam token`` and what ``crosscam serve`` refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crosscam.cli import main
+from crosscam.decision import fit
+from crosscam.decision.trials import of_pairs
+from crosscam.errors import InputError
+from crosscam.serve.command import _calibration, _loopback
+from crosscam.serve.tokens import Role, Tokens
+
+
+def test_tokens_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--state", str(tmp_path)]
+    assert main(["token", "add", "Ann", "--role", "operator", "--days", "7", *place]) == 0
+    secret = capsys.readouterr().out.strip()
+    found = Tokens(tmp_path / "tokens.json").find(secret)
+    assert found is not None
+    assert found.role is Role.OPERATOR
+    assert main(["token", "list", *place]) == 0
+    listed = capsys.readouterr().out
+    assert "Ann" in listed
+    assert secret not in listed
+    assert main(["token", "revoke", "Ann", *place]) == 0
+    assert Tokens(tmp_path / "tokens.json").find(secret) is None
+    assert main(["token", "add", "x", "--role", "root", *place]) == 1
+    assert "viewer, operator, admin" in capsys.readouterr().err
+
+
+def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:
+    assert main(["token", "add", "a", "--role", "viewer", "--gallery", str(tmp_path / "g")]) == 0
+    assert (tmp_path / "g.service" / "tokens.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--host", "0.0.0.0"], "in the clear"),
+        (["--host", "example.org"], "in the clear"),
+        (["--tls-cert", "c.pem"], "both"),
+        ([], "crosscam token add"),
+        (["--far", "2"], "far"),
+    ],
+)
+def test_what_is_unsafe_is_refused(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["serve", "--gallery", str(tmp_path / "g"), "--model", str(tmp_path / "m")]
+    assert main([*start, *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_server_gallery_needs_a_state_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["token", "list", "--gallery", "http://host:6333/people"]
+    assert main(words) == 1
+    assert "--state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False),
+     ("192.168.1.2", False), ("::", False)],
+)  # fmt: skip
+def test_loopback(host: str, local: bool) -> None:
+    assert _loopback(host) is local
+
+
+def test_the_calibration_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    class Encoder:
+        hash = "b" * 64
+
+    assert _calibration(tmp_path, Encoder()) is None
+    it = fit(of_pairs([0.9, 0.1], [True, False]), model="a" * 64, data="d")
+    it.save(tmp_path / "calibration.json")
+    with pytest.raises(InputError, match="Calibrate this encoder"):
+        _calibration(tmp_path, Encoder())
