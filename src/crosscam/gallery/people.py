@@ -200,11 +200,11 @@ class People:
 
     def _require_once_per_frame(self, name: str, wanted: Sequence[Sighting]) -> None:
         seen: dict[tuple[str, str], str] = {}
-        for s in [*self._gallery.find(Where(persons=(name,))), *wanted]:
+        known = list(self._gallery.find(Where(persons=(name,))))
+        named = {s.id for s in known}
+        for s in [*known, *(w for w in wanted if w.id not in named)]:
             key = s.frame_key
-            if key is None:
-                continue
-            if seen.setdefault(key, s.id) != s.id:
+            if key is not None and seen.setdefault(key, s.id) != s.id and s.id not in named:
                 raise InputError(
                     f"sightings {seen[key]} and {s.id} are from one frame (camera {key[0]!r}), and "
                     "nobody is twice in one frame. If they are two boxes of one person, say so "

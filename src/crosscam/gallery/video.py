@@ -218,7 +218,7 @@ class _Track:
     def _best(self, sampling: Sampling, count: int) -> list[_Crop]:
         kept: list[_Crop] = []
         for crop in sorted(self._crops, key=lambda c: (-c.quality, c.seconds)):
-            if all(abs(crop.seconds - k.seconds) >= sampling.apart for k in kept):
+            if all(abs(crop.seconds - k.seconds) >= sampling.apart - 1e-6 for k in kept):
                 kept.append(crop)
             if len(kept) == count:
                 break

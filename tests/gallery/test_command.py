@@ -1,0 +1,180 @@
+"""``crosscam gallery`` from end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from film import Walker, shoot
+from onnx import TensorProto
+from PIL import Image
+from test_video import save
+from toy_gallery import ToyEncoder
+
+from crosscam.cli import main
+from crosscam.gallery import Gallery
+
+
+@pytest.fixture
+def crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of crops; any --model is the toy encoder, "other" another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "crosscam.encoder.Encoder.load", lambda name: ToyEncoder(1 if name == "other" else 0)
+    )
+    for p in range(3):
+        for c in (1, 2):
+            for s in range(2):
+                name = Path(f"crops/{p}_c{c}_{s}.jpg")
+                name.parent.mkdir(exist_ok=True)
+                Image.fromarray(toy.person(p, c, s)).save(name, quality=95)
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+    assert main(["gallery", *words]) == status, capsys.readouterr().err
+    out = capsys.readouterr()
+    return out.err if status == 1 and out.err else out.out
+
+
+def values(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> Any:
+    assert main(["gallery", *words, "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_gallery_from_the_first_picture_to_the_last_receipt(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g")
+    text = call(capsys, "add", "crops", *g, "--model", "m", "--time", "2026-05-04T10:00+02:00")
+    assert "added 12 sightings" in text
+    assert "0 sightings, 12 were there already" in call(
+        capsys, "add", "crops", *g, "--model", "m", "--time", "1777881600"
+    )
+    found = values(capsys, "search", "crops/0_c1_0.jpg", *g, "--model", "m", "--top", "3",
+                   "--not-camera", "2", "--out", "found.html")  # fmt: skip
+    first = found["results"][0]
+    assert first["source"] == "crops/0_c1_0.jpg"
+    assert first["time"] == "2026-05-04T08:00:00Z"
+    assert first["score"] == pytest.approx(1, abs=1e-4)
+    assert first["copy_of"] == "query"
+    assert {r["camera"] for r in found["results"]} == {"1"}
+    page = Path("found.html").read_text()
+    assert page.count("<img") == 4
+    assert "camera 1" in page
+    assert "upper" in page
+    assert not re.search(r"src='(?!data:)|https?://", page)
+    lines = call(capsys, "search", *g, "--sighting", first["id"], "--top", "2").splitlines()
+    assert lines[0].startswith("  1  0.")
+
+    ids = [r["id"] for r in found["results"]]
+    call(capsys, "enrol", "Anna", *g, ids[0], ids[1], "--same-frame")
+    Image.fromarray(toy.person(0, 9, 9)).save("extra.png")
+    call(capsys, "enrol", "Anna", *g, "extra.png", "--model", "m")
+    call(capsys, "reject", "Anna", *g, ids[2])
+    assert "Anna: 3 sightings (0 confirmed, 1 rejected)" in call(capsys, "people", *g)
+    call(capsys, "split", "Anna", ids[1], "--new", "Bert", *g)
+    call(capsys, "rename", "Bert", "Berta", *g)
+    call(capsys, "merge", "Berta", "--into", "Anna", *g)
+    call(capsys, "release", ids[1], *g)
+    call(capsys, "confirm", "Anna", ids[1], "--same-frame", *g)
+    (anna,) = values(capsys, "people", *g)
+    assert (anna["name"], anna["sightings"], anna["confirmed"]) == ("Anna", 3, 1)
+    page_text = call(capsys, "show", *g, "--person", "Anna", "--out", "anna.html")
+    assert "anna.html" in page_text
+    assert Path("anna.html").read_text().count("<img") == 3
+
+    call(capsys, "copy", "g", "h", "--quiet")
+    assert values(capsys, "stats", "--gallery", "h")["sightings"] == 13
+    assert "model is now toy" in call(capsys, "reembed", "--gallery", "h", "--model", "other")
+    assert "cannot be compared" in call(
+        capsys, "add", "crops", "--gallery", "h", "--model", "m", status=1
+    )
+    assert "give --yes" in call(capsys, "forget", *g, "--person", "Anna", status=1)
+    receipt = values(capsys, "forget", *g, "--person", "Anna", "--yes", "--receipt", "r.json",
+                     "--reason", "asked to")  # fmt: skip
+    assert receipt == json.loads(Path("r.json").read_text())
+    assert (receipt["sightings"], receipt["erased"], receipt["reason"]) == (3, True, "asked to")
+    assert "removed 0" in call(capsys, "compact", *g)
+    assert values(capsys, "verify", *g)["sound"]
+    assert "10 sightings: all whole" in call(capsys, "verify", *g)
+    next(Path("g/pictures").rglob("*.jpg")).unlink()
+    assert "PROBLEMS" in call(capsys, "verify", *g, status=1)
+
+
+def test_lists_and_films_are_added_by_their_name(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("l.csv").write_text(
+        "path,camera,time,person\n"
+        "crops/0_c1_0.jpg,gate,2026-05-04T10:00:00,Anna\n"
+        "crops/gone.jpg,gate,,\n"
+    )
+    g = ("--gallery", "g", "--model", "m")
+    text = call(capsys, "add", "l.csv", *g, "--timezone", "Europe/Berlin")
+    assert "added 1 sightings, 1 broken pictures were skipped" in text
+    assert "gone.jpg: cannot be read" in text
+    with Gallery.open("g") as gallery:
+        (s,) = gallery.find()
+        assert (s.time, s.person, s.how) == (1777881600.0, "Anna", "given")
+
+    walker = Walker(toy.person(1, 1, 1, (128, 64)), np.ones((128, 64), bool), (100, 20), (0, 0))
+    shoot(Path("film.mp4"), [walker], 30)
+    box = np.array([[[100 / 320, 20 / 240, 164 / 320, 148 / 240]]], np.float32)
+    detector = save(
+        Path("d.onnx"),
+        [_node("Cast", ["orig_target_sizes"], ["s"], to=TensorProto.FLOAT),
+         _node("Concat", ["s", "s"], ["t"], axis=1), _node("Mul", ["shares", "t"], ["boxes"]),
+         _node("Identity", ["c"], ["labels"]), _node("ReduceMax", ["images"], ["m"], keepdims=0),
+         _node("Mul", ["one", "m"], ["scores"])],
+        [("images", TensorProto.FLOAT, [1, 3, 32, 32]),
+         ("orig_target_sizes", TensorProto.INT64, [1, 2])],
+        [("labels", TensorProto.INT64, [1, 1]), ("boxes", TensorProto.FLOAT, [1, 1, 4]),
+         ("scores", TensorProto.FLOAT, [1, 1])],
+        {"shares": box, "c": np.array([[0]]), "one": np.array([[1]], np.float32)},
+    )  # fmt: skip
+    assert "give --detector" in call(capsys, "add", "film.mp4", *g, status=1)
+    text = call(capsys, "add", "film.mp4", *g, "--detector", str(detector), "--camera", "street",
+                "--time", "2026-05-04T08:00:00Z")  # fmt: skip
+    assert "added 3 sightings" in text
+    found = values(
+        capsys, "search", "crops/1_c1_1.jpg", *g, "--camera", "street", "--group", "track"
+    )
+    assert [r["count"] for r in found["results"]] == [3]
+    assert found["results"][0]["box"] == pytest.approx([100, 20, 164, 148], abs=1e-3)
+    assert found["results"][0]["time"].startswith("2026-05-04T08:00:0")
+
+
+def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
+    from onnx import helper
+
+    return helper.make_node(kind, inputs, outputs, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("add nowhere --gallery g --model m", "there is nothing at nowhere"),
+        ("add x.txt --gallery g --model m", "no folder, no .csv, no video"),
+        ("add crops --gallery g --model m --time noon", "'noon' is not a time"),
+        ("add crops --gallery g --model m --timezone Mars/Base", "is not a time zone"),
+        ("add broken --gallery g --model m", "nothing could be added"),
+        ("search crops/0_c1_0.jpg --gallery nowhere --model m", "is not a gallery"),
+        ("stats --gallery crops", "is not a gallery"),
+        ("forget --gallery nowhere", "say what to forget"),
+        ("stats --gallery http://127.0.0.1:9", "give --pictures"),
+        ("stats --gallery http://127.0.0.1:9 --pictures p", "no Qdrant server answers"),
+    ],
+)
+def test_mistakes_are_named(
+    crops: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    Path("x.txt").write_text("x")
+    Path("broken").mkdir()
+    Path("broken/a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    assert message in call(capsys, *words.split(), status=1)
