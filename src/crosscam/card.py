@@ -331,11 +331,15 @@ def _figure(figure: Mapping[str, Any]) -> str:
     parts = [str(figure.get("data", "?")), str(figure.get("variant") or "")]
     name = " ".join(p for p in parts if p)
     values = [
-        f"{key} {figure[key]:.1%}"
-        for key in ("rank1", "mAP", "mINP")
+        f"{text} {figure[key]:.1%}"
+        for key, text in (("rank1", "rank-1"), ("mAP", "mAP"), ("mINP", "mINP"))
         if isinstance(figure.get(key), (int, float))
     ]
-    return f"{name}: {', '.join(values)}" + (f" ({figure['ap']})" if figure.get("ap") else "")
+    how = [str(figure[key]) for key in ("ap", "precision") if figure.get(key)]
+    change = figure.get("mAP_change")
+    if isinstance(change, (int, float)):
+        how.append(f"mAP {change:+.2%} from the network in float32")
+    return f"{name}: {', '.join(values)}" + (f" ({', '.join(how)})" if how else "")
 
 
 def _proof(proof: Mapping[str, Any]) -> str:

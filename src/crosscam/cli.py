@@ -69,7 +69,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     train.add_argument("-h", "--help", action="store_true", help="show every setting")
 
     evaluate = command("evaluate", _evaluate, "Measure a run by the field's protocol.")
-    evaluate.add_argument("model", help='run folder, or "hsv" or "pixels" (nothing learned)')
+    evaluate.add_argument(
+        "model", help='encoder or run folder, or "hsv" or "pixels" (nothing learned)'
+    )
     _data_arguments(evaluate)
     evaluate.add_argument(
         "--out", type=Path, help="folder for the page and JSON (default: the run)"
@@ -86,7 +88,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     search = command("search", _search, "Rank a folder of pictures for a query picture.")
     search.add_argument("query", type=Path, nargs="+", help="one or several query pictures")
     search.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
-    search.add_argument("--model", required=True, help="run folder, hsv or pixels")
+    search.add_argument("--model", required=True, help="encoder or run folder, hsv or pixels")
     search.add_argument("--top", type=int, default=10, help="matches per query")
     search.add_argument("--out", type=Path, default=Path("search.html"), help="page to write")
     search.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
@@ -101,6 +103,38 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "-o", "--out", type=Path, default=Path("explain.jpg"), help="sheet to write"
     )
     explain.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+
+    export = command("export", _export, "Make an encoder of a run: one folder, checked.")
+    export.add_argument("source", type=Path, metavar="RUN", help="run folder")
+    export.add_argument("out", type=Path, help="folder to create")
+    export.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx")
+    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    export.add_argument("--calibration", type=Path, metavar="FOLDER",
+                        help="pictures that int8 is fitted to")  # fmt: skip
+    export.add_argument("--images", type=Path, metavar="FOLDER",
+                        help="pictures to check with (default: rendered people)")  # fmt: skip
+    export.add_argument("--name", default="", help="what it is called (default: the run)")
+    export.add_argument("--license", default="", help="of the weights")
+    export.add_argument("--terms", default="", help="what the owners of the training data allow")
+    export.add_argument("--limit", action="append", default=[], metavar="SENTENCE",
+                        help="what it is not good for, for the card")  # fmt: skip
+    _data_arguments(export)
+    export.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    embed = command("embed", _embed, "Write the vectors of a folder of pictures.")
+    embed.add_argument("source", type=Path, help="folder of pictures, or of a data set")
+    embed.add_argument("--model", required=True, help="encoder or run folder")
+    embed.add_argument("-o", "--out", type=Path, default=Path("features.npz"))
+    embed.add_argument("--data", metavar="NAME", help="read the folder as this data set")
+    embed.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
+    embed.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
+                       help="option of the data set, such as split=3")  # fmt: skip
+    embed.add_argument("--skip-bad", action="store_true", help="leave out unreadable pictures")
+    embed.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
+                       default="auto", help="what computes; auto: the quickest")  # fmt: skip
+    embed.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
+    embed.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
+    embed.add_argument("--quiet", action="store_true", help="no progress bar")
 
     score = command("score", _score, "Evaluate features of any model from an .npz file.")
     score.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
@@ -306,9 +340,9 @@ def _train_help(options: argparse.Namespace, settings: Sequence[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from crosscam import embedder, evaluate
+    from crosscam import evaluate
 
-    model = embedder.load(options.model, device=options.device)
+    model = _model(options)
     result = evaluate.evaluate(
         model,
         _dataset(options, model),
@@ -318,7 +352,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     out = options.out
-    if out is None and Path(options.model).is_dir():
+    # A run keeps its pages; an encoder is passed on, and pages show pictures of people.
+    if out is None and (Path(options.model) / "recipe.yaml").is_file() and model.recipe:
         title = re.sub(r"[^\w.-]+", "-", result.dataset.title)
         out = Path(options.model) / "evaluation" / title
     page = result.write(out) if out else None
@@ -326,6 +361,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     if page and not options.json:
         print(f"page     {page}")
     return 0
+
+
+def _model(options: argparse.Namespace) -> Any:
+    """The model of a command: an encoder, a run or a descriptor."""
+    from crosscam import embedder
+    from crosscam.card import is_encoder
+    from crosscam.encoder import Encoder
+
+    if is_encoder(options.model):
+        return Encoder.load(options.model, device=options.device).embedder()
+    return embedder.load(options.model, device=options.device)
 
 
 def _dataset(options: argparse.Namespace, model: Any) -> Any:
@@ -345,12 +391,11 @@ def _dataset(options: argparse.Namespace, model: Any) -> Any:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from crosscam import embedder
     from crosscam.search import search
 
     if options.top < 1:
         raise InputError(f"--top must be 1 or more, got {options.top}.")
-    model = embedder.load(options.model, device=options.device)
+    model = _model(options)
     found = search(
         model, options.query, options.gallery, top=options.top, progress=not options.quiet
     )
@@ -382,6 +427,49 @@ def _explain(options: argparse.Namespace) -> int:
     pictures = [Path(r) for r in rest if not Path(r).is_dir()] + options.images
     models = [embedder.load(run, device=options.device) for run in runs]
     print(f"sheet  {explain(models, pictures, options.out)}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from crosscam.export import Statement, export
+
+    measure = None
+    if options.data:
+        measure = _dataset(options, None)
+    elif options.root or options.option or options.partial:
+        raise InputError("--root, --option and --partial belong to --data: give --data as well.")
+    card = export(
+        options.source,
+        options.out,
+        format=options.format,
+        precision=options.precision,
+        calibration=options.calibration,
+        pictures=options.images,
+        measure=measure,
+        statement=Statement(options.name, options.license, options.terms, tuple(options.limit)),
+        progress=not options.quiet,
+    )
+    print(f"{card.text()}\nencoder: {options.out}\nnext:   crosscam embed FOLDER --model "
+          f"{options.out}")  # fmt: skip
+    return 0
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from crosscam.embed import embed_dataset, embed_folder
+    from crosscam.encoder import Encoder
+
+    if options.option and not options.data:
+        raise InputError("--option belongs to --data: give --data as well.")
+    encoder = Encoder.load(
+        options.model, runtime=options.runtime, device=options.device, threads=options.threads
+    )
+    common = {"skip": options.skip_bad, "progress": not options.quiet}
+    if options.data:
+        options.root = options.source
+        dataset = _dataset(options, None)
+        print(embed_dataset(encoder, dataset, options.out, **common).text())
+    else:
+        print(embed_folder(encoder, options.source, options.out, **common).text())
     return 0
 
 

@@ -36,6 +36,7 @@ TERMS = {
 """What the owners of a data set allow, where it is not research only."""
 
 _RESEARCH = "for research only, on the terms of its owners"
+_RESEARCH_ONLY = "research only, by the terms of the training data"
 
 LIMITS = (
     "Compares what people wear and carry, not faces: who changes clothes is somebody new, and two "
@@ -95,7 +96,8 @@ def card_of_run(
     evaluate``.
     """
     data, on = recipe.data.name, card["trained_on"]
-    terms = TERMS.get(data, _RESEARCH)
+    elsewhere = ("trained_on", "paper", "method", "license")
+    terms = on.get("terms") or TERMS.get(data, _RESEARCH)
     pretrained = getattr(recipe.method.options.get("backbone"), "pretrained", None)
     settings = yaml.safe_load(recipe.to_yaml())
     for key in ("root", "cache"):  # places on the machine that trained
@@ -108,12 +110,12 @@ def card_of_run(
         trained_on=TrainedOn(
             title=on["title"],
             terms=terms,
-            images=on["images"],
-            identities=on["identities"],
-            cameras=on["cameras"],
+            images=on.get("images"),
+            identities=on.get("identities"),
+            cameras=on.get("cameras"),
             start=Path(str(pretrained)).name if pretrained else "random weights",
         ),
-        license=f"research only: {on['title']}, {terms}" if terms == _RESEARCH else "not stated",
+        license=card.get("license") or (_RESEARCH_ONLY if terms == _RESEARCH else "not stated"),
         dim=dim,
         preprocess=recipe.test_preprocess,
         format="torch",
@@ -127,7 +129,7 @@ def card_of_run(
         limits=LIMITS,
         parts=parts,
         crosscam=crosscam.__version__,
-        training={k: v for k, v in card.items() if k not in ("trained_on", "paper", "method")},
+        training={k: v for k, v in card.items() if k not in elsewhere},
     )
 
 

@@ -11,11 +11,9 @@ in it) or, where PyTorch is installed, a run folder.  Pictures are decoded and r
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crosscam.card import CARD, Card, TrainedOn, is_encoder
+from crosscam.encoder.progress import bar
 from crosscam.encoder.runtimes import (
     Pictures,
     Runtime,
@@ -177,7 +176,7 @@ class Encoder:
         """
         vectors = np.empty((len(paths), self.dim), np.float32)
         failed: list[str] = []
-        with _bar(progress, len(paths)) as advance:
+        with bar(progress, len(paths)) as advance:
             for some in self.stream(paths):
                 vectors[some.rows] = some.vectors
                 failed += [why for _, why in some.failed]
@@ -315,18 +314,3 @@ def _plain(image: Any) -> Any:
     if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (3, 4):
         array = array.transpose(1, 2, 0)
     return array
-
-
-@contextmanager
-def _bar(visible: bool, total: int) -> Iterator[Callable[[int], None]]:
-    """A function that counts encoded pictures, on a terminal with a bar."""
-    if not visible or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("encoding", total=total)
-        yield lambda count: bar.advance(task, count)

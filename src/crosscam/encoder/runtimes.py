@@ -6,13 +6,12 @@ Each is imported only when it is used, so that an ONNX or OpenVINO encoder needs
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import platform
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ import numpy.typing as npt
 
 from crosscam.card import FILES, Card
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
+from crosscam.optional import import_openvino
 
-__all__ = ["Runtime", "cores", "import_openvino", "open_runtime", "torch_runtime"]
+__all__ = ["Runtime", "cores", "open_runtime", "torch_runtime"]
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB, resized
 Vectors = npt.NDArray[np.float32]  # [N, D]
@@ -81,7 +81,7 @@ def choose(format: str, runtime: str, device: str) -> str:
             )
         order = (runtime,)
     for name in order:
-        if importlib.util.find_spec(name) is not None:
+        if find_spec(name) is not None:
             return name
     raise MissingExtraError(
         f"{_article(format)} encoder needs {' or '.join(order)}: "
@@ -104,7 +104,7 @@ def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads
         if name == "openvino":
             return _openvino(file, card, threads)
         if name == "onnxruntime":
-            return _onnxruntime(file, where, threads)
+            return _onnxruntime(file, card, where, threads)
     except Exception as error:  # each runtime has its own ways to fail
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(
@@ -112,19 +112,6 @@ def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads
             "it again with this version."
         ) from error
     raise InputError(f"{card.name} is in torch format, which PyTorch runs.")
-
-
-def import_openvino() -> Any:
-    """The package ``openvino``, which would otherwise tell its makers over the network who uses it.
-
-    Without the package ``openvino_telemetry`` it sends nothing; None in ``sys.modules`` makes it
-    absent for this process.
-    """
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
 
 
 _TOGETHER = 16  # pictures of a full batch in OpenVINO
@@ -158,6 +145,9 @@ def _openvino(file: Path, card: Card, threads: int) -> Runtime:
             with lock:
                 if count not in compiled:
                     model = core.read_model(file)
+                    place = model.input(0)
+                    dims = [d.get_length() if d.is_static else None for d in place.partial_shape]
+                    _require_input(dims[1:], place.element_type.to_string(), card)
                     model.reshape([count, *shape])
                     compiled[count] = core.compile_model(model, "CPU", settings)
             made[count] = compiled[count].create_infer_request()
@@ -183,7 +173,7 @@ def _openvino(file: Path, card: Card, threads: int) -> Runtime:
     return Runtime("openvino", "cpu", 1, threads, _TOGETHER, function)
 
 
-def _onnxruntime(file: Path, device: str, threads: int) -> Runtime:
+def _onnxruntime(file: Path, card: Card, device: str, threads: int) -> Runtime:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -195,7 +185,9 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Runtime:
         number = int(device.partition(":")[2] or 0)
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
     session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-    source = session.get_inputs()[0].name
+    place = session.get_inputs()[0]
+    source = place.name
+    _require_input(place.shape[1:], {"tensor(uint8)": "u8"}.get(place.type, place.type), card)
 
     def function(pictures: Pictures) -> Vectors:
         return np.asarray(
@@ -205,6 +197,13 @@ def _onnxruntime(file: Path, device: str, threads: int) -> Runtime:
     if device != "cpu":
         return Runtime("onnxruntime", device, threads, 2, 64, function)
     return Runtime("onnxruntime", "cpu", 1, threads, 16, function)
+
+
+def _require_input(shape: list[Any], kind: str, card: Card) -> None:
+    """The graph must take what the card says, or a runtime may reshape it without a word."""
+    expected = [*card.preprocess.size, 3]
+    if list(shape) != expected or kind != "u8":
+        raise ValueError(f"it takes {kind} [N, *{shape}], and its card says u8 [N, *{expected}]")
 
 
 def torch_runtime(
@@ -240,7 +239,7 @@ def _device(card: Card, runtime: str, device: str) -> str:
     if device != "auto" and not (device == "cuda" or device.startswith("cuda:")):
         raise InputError(f"device '{device}' is not supported; use cpu, cuda, cuda:0 or auto.")
     there = False
-    if importlib.util.find_spec("onnxruntime") is not None:
+    if find_spec("onnxruntime") is not None:
         import onnxruntime
 
         there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
