@@ -37,7 +37,6 @@ from crosscam.card import FILES, Card, Format, Precision, TrainedOn, file_entry
 from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
 from crosscam.encoder import Encoder
-from crosscam.encoder.runtimes import import_openvino
 from crosscam.errors import (
     CheckpointError,
     DataError,
@@ -48,6 +47,7 @@ from crosscam.errors import (
 from crosscam.evaluate import evaluate
 from crosscam.files import disk_errors, flush, flush_folder
 from crosscam.image import Preprocess, decode
+from crosscam.optional import import_openvino
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
 

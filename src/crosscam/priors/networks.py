@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from crosscam.errors import InputError, MissingExtraError
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Picture, resize
+from crosscam.optional import import_openvino
 
 __all__ = ["PARSING", "Parser", "pose"]
 
@@ -56,13 +57,7 @@ class _Network:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise InputError(f"no network at {path}: give an ONNX or TFLite file.")
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError(
-                f"running {path.name} needs OpenVINO: pip install 'crosscam[prior]'"
-            ) from error
-        core = openvino.Core()
+        core = import_openvino().Core()
         try:
             model = core.read_model(str(path))
             if len(model.inputs) != 1:

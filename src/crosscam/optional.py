@@ -1,0 +1,28 @@
+"""Packages that are not always there and need care when they are imported."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from crosscam.errors import MissingExtraError
+
+__all__ = ["import_openvino"]
+
+
+def import_openvino() -> Any:
+    """The package ``openvino``, which would otherwise tell its makers over the network who uses it.
+
+    Without the package ``openvino_telemetry`` it sends nothing; None in ``sys.modules`` makes it
+    absent for this process.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("OpenVINO is needed: pip install openvino") from error
+    return openvino
