@@ -24,6 +24,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def cpu_settings(epochs: int) -> list[str]:
         "schedule.warmup=linear",
         f"schedule.warmup_epochs={epochs / 12:g}",
         "test.flip=true",
+        "test.interpolation=same",
         "test.interpolation=same",
         "test.metric=cosine",
     ]
@@ -415,11 +417,10 @@ def make(run: Path, recipe: Recipe, quiet: bool) -> None:
         if (run / "recipe.yaml").is_file():
             crosscam("train", "--resume", run, *flags)
         else:
-            run.parent.mkdir(parents=True, exist_ok=True)
-            source = run.parent / f"{run.name}.yaml"
-            source.write_text(text, encoding="utf-8")
-            crosscam("train", source, "--out", run, *flags)
-            source.unlink()
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder) / "recipe.yaml"
+                source.write_text(text, encoding="utf-8")
+                crosscam("train", source, "--out", run, *flags)
     crosscam("evaluate", run, *flags)
 
 
