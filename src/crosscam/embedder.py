@@ -18,6 +18,7 @@ from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError
 from crosscam.image import Preprocess
 from crosscam.methods import Method
+from crosscam.models import resolve
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
@@ -84,7 +85,7 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
             return np.concatenate([descriptor(pictures[i : i + _BATCH]) for i in starts])
 
         return Embedder(str(source), Preprocess(size=(128, 64)), describe)
-    run = Path(source)
+    run = resolve(source)
     method, recipe, card = load_method(run)
     return of_method(method, recipe, name=str(source), device=device, card=card)
 

@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +31,7 @@ import numpy.typing as npt
 import torch
 
 import crosscam
-from crosscam import deployed, embedder
+from crosscam import deployed, embedder, probe
 from crosscam.card import FILES, Card, Format, Precision, TrainedOn, file_entry
 from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
@@ -46,7 +45,7 @@ from crosscam.errors import (
 )
 from crosscam.evaluate import evaluate
 from crosscam.files import disk_errors, flush, flush_folder
-from crosscam.image import Preprocess, decode
+from crosscam.image import Preprocess
 from crosscam.optional import import_openvino
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
@@ -367,6 +366,7 @@ def _prove_and_measure(
 ) -> Card:
     with torch.inference_mode():
         proof = prove(folder, card, reference, _proof_pictures(pictures, card.preprocess))
+        proof["probe"] = probe.write(folder, card.preprocess, reference)
     figures = [*card.figures]
     if measure is not None:
         figure, cosine = _measured(Encoder.load(folder, device="cpu"), network, measure, progress)
@@ -428,8 +428,7 @@ def _proof_pictures(folder: Path | None, preprocess: Preprocess) -> Pictures:
             )
         step = len(files) // count
         return np.stack([preprocess.load(f) for f in files[step - 1 :: step][:count]])
-    sheet = decode((resources.files("crosscam") / "assets" / "people.jpg").read_bytes())
-    return np.stack([preprocess.load(crop) for crop in np.split(sheet, count, axis=1)])
+    return np.stack([preprocess.load(crop) for crop in probe.people()])
 
 
 # --- ONNX -----------------------------------------------------------------------------------------

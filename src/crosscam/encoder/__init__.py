@@ -36,6 +36,7 @@ from crosscam.encoder.runtimes import (
 )
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
 from crosscam.image import Preprocess, decode, resize
+from crosscam.models import resolve
 
 if TYPE_CHECKING:
     from crosscam.embedder import Embedder
@@ -85,7 +86,8 @@ class Encoder:
         """The encoder of a folder; its files must have the hashes of the card.
 
         Args:
-            path: folder of an encoder, or a finished run (needs PyTorch).
+            path: folder of an encoder or the name of a model (:mod:`crosscam.models`), or a
+                finished run (needs PyTorch).
             runtime: what computes; auto is the quickest that is installed.
             device: cpu, cuda, cuda:0, or auto: a GPU if the runtime has one.
             threads: processor threads; 0 takes all.
@@ -96,7 +98,7 @@ class Encoder:
         """
         if threads < 0:
             raise InputError(f"threads must be 0 (all) or more, got {threads}.")
-        folder = Path(path)
+        folder = resolve(path)
         if is_encoder(folder) or not (folder / "recipe.yaml").is_file():
             card: Card | None = Card.read(folder)
         else:
