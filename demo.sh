@@ -67,5 +67,25 @@ P
 step "Search a folder of pictures for three people" \
     "$crosscam" search "${picked[@]:1}" --gallery "${picked[0]}" --model "$out/run" --top 5 \
     --out "$out/search.html"
+
+rm -rf "$out/encoder" "$out/visitors" "$out/visitors.gallery" "$out/visitors.gallery.service"
+step "Take the encoder out of the lab, and prove that it is the same" \
+    "$crosscam" export "$out/run" "$out/encoder" --format onnx
+step "Learn what its scores mean, and check that on other people" \
+    "$crosscam" calibrate "$out/encoder" --data "$name" --root "$DATA" \
+    ${partial[@]+"${partial[@]}"} --quiet
+step "Render visitors of a building with four cameras" \
+    "$crosscam" synth "$out/visitors" --ids 30 --cameras 4 --shots 2 --train-share 0 --seed 7
+step "Keep their sightings in a gallery" \
+    "$crosscam" gallery add "$out/visitors/bounding_box_test" --gallery "$out/visitors.gallery" \
+    --model "$out/encoder"
+query=$(find "$out/visitors/query" -name '*.jpg' | sort | sed -n 5p)
+step "Who is this, and where else?" \
+    "$crosscam" gallery search "$query" --gallery "$out/visitors.gallery" \
+    --model "$out/encoder" --top 8 --out "$out/visitors.html"
+
 printf '\nDone in %d s. Open these pages:\n' $((SECONDS - started))
 find "$out" -name '*.html' | sort | sed 's/^/   /'
+printf '\nServe the gallery and search it in your browser:\n'
+printf '   %s token add me --role admin --gallery %s\n' "$crosscam" "$out/visitors.gallery"
+printf '   %s serve --gallery %s --model %s\n' "$crosscam" "$out/visitors.gallery" "$out/encoder"
