@@ -618,7 +618,9 @@ class Gallery:
             kept = self._shown(names)
             dead = [n for n in names if n not in kept]
             self.pictures.delete(dead)
-            erased = self._erase() if erase else self._erased()
+            if erase and (gone or not self._erased()):
+                self._erase()
+            erased = self._erased()
         asked: dict[str, Any] = {}
         if person is not None:
             asked["person"] = person
@@ -854,10 +856,9 @@ class Gallery:
             self._manifest["unerased"] = value
             self._home.write(self._manifest)
 
-    def _erase(self) -> bool:
+    def _erase(self) -> None:
         self.points.optimize()
         self._set_unerased(False)
-        return self.points.erases
 
     def _erased(self) -> bool:
         return self.points.erases and not self._manifest["unerased"]

@@ -102,7 +102,8 @@ def write_page(path: Path, title: str, sections: Iterable[Section], notes: Seque
 
 def _section(gallery: Gallery, heading: str, sightings: Sequence[Sighting]) -> Section:
     tiles = [Tile(gallery.picture(s), [*_facts(s), s.id]) for s in sightings]
-    return Section(heading, tiles, f"{len(sightings):,} sightings")
+    word = "sighting" if len(sightings) == 1 else "sightings"
+    return Section(heading, tiles, f"{len(sightings):,} {word}")
 
 
 def _hit(rank: int, hit: Hit) -> Tile:
