@@ -925,6 +925,19 @@ def test_rendered_people_may_have_any_number_of_cameras(tmp_path: Path) -> None:
     assert {s.camid for s in load("rendered", tmp_path).query} >= {31}
 
 
+def test_rendered_pairs_are_a_training_set_of_their_own(tmp_path: Path) -> None:
+    small_market(tmp_path)
+    first = next((tmp_path / "query").iterdir())
+    with pytest.raises(DataError, match="pairs"):
+        load("rendered", tmp_path, pairs=True)
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "0007_c2s1_010000_00.jpg").write_bytes(first.read_bytes())
+    dataset = load("rendered", tmp_path, pairs=True)
+    assert [(s.pid, s.camid, s.path.parent.name) for s in dataset.train] == [(7, 2, "pairs")]
+    assert not dataset.query
+    assert not dataset.gallery
+
+
 def test_same_camera_replaces_the_rule(tmp_path: Path) -> None:
     small_market(tmp_path)
     ds = load("market1501", tmp_path, partial=True, same_camera="keep", multi_query=None)
