@@ -235,6 +235,22 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
     convert.add_argument("--license", default="unknown", help="licence of the weights")
 
+    doctor = command("doctor", _doctor, "Find out whether an encoder is whole and rightly fed.")
+    doctor.add_argument("model", help="encoder or run folder, or name of a model")
+    doctor.add_argument("--images", type=Path, metavar="FOLDER",
+                        help="pictures of people (default: rendered ones)")  # fmt: skip
+    doctor.add_argument("--run", dest="trained", type=Path, metavar="RUN",
+                        help="compare with the run it was exported from")  # fmt: skip
+    doctor.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
+                        default="auto", help="what computes")  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    models = command("models", _models, "List, show, verify and fetch encoders by name.")
+    if words[:1] == ["models"]:
+        from crosscam.models import add_arguments as add_models
+
+        add_models(models)
+
     gallery = command("gallery", _gallery, "Keep, search, name and forget sightings of people.")
     if words[:1] == ["gallery"]:  # its many arguments stand with its code, which is heavy
         from crosscam.gallery.command import add_arguments
@@ -368,8 +384,9 @@ def _model(options: argparse.Namespace) -> Any:
     from crosscam import embedder
     from crosscam.card import is_encoder
     from crosscam.encoder import Encoder
+    from crosscam.models import resolve
 
-    if is_encoder(options.model):
+    if is_encoder(resolve(options.model)):
         return Encoder.load(options.model, device=options.device).embedder()
     return embedder.load(options.model, device=options.device)
 
@@ -569,6 +586,22 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from crosscam.doctor import examine
+
+    report = examine(
+        options.model, images=options.images, run=options.trained, runtime=options.runtime
+    )
+    print(report.to_json() if options.json else report.text())
+    return 1 if report.status == "FAIL" else 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from crosscam.models import main as models
+
+    return models(options)
+
+
 def _gallery(options: argparse.Namespace) -> int:
     from crosscam.encoder import Encoder
     from crosscam.gallery.command import run
@@ -582,6 +615,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from crosscam import calibrate
     from crosscam.data import datasets
     from crosscam.encoder import Encoder
+    from crosscam.models import resolve
 
     if (options.pairs is None) == (options.data is None):
         raise InputError("give either --data and --root, or --pairs.")
@@ -601,7 +635,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         extra = datasets.options_from_text(options.data, options.option)
         dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
         found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
-    out = options.out or Path(options.model)
+    out = options.out or resolve(options.model)
     out.mkdir(parents=True, exist_ok=True)
     found.calibration.save(out / "calibration.json")
     page = found.report(out / "calibration.html")

@@ -10,8 +10,10 @@ data, and among the encoders that come with the package.  ``fetch`` writes to th
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -33,7 +35,7 @@ from crosscam.card import CARD, Card, is_encoder
 from crosscam.errors import CheckpointError, CrosscamError, InputError
 from crosscam.files import disk_errors, flush, flush_folder
 
-__all__ = ["Model", "fetch", "folders", "models", "resolve", "verify"]
+__all__ = ["Model", "add_arguments", "fetch", "folders", "main", "models", "resolve", "verify"]
 
 MAX_BYTES = 2_000_000_000
 """Larger downloads, and archives that unpack to more, are refused unless a bound is given."""
@@ -191,9 +193,10 @@ def _shipped() -> Path:
 
 
 def _is_model(path: Path) -> bool:
-    if path.name.startswith("."):
+    """Whether it is an encoder, be it with a broken card; runs have no names."""
+    if path.name.startswith(".") or not (path / CARD).is_file():
         return False
-    return is_encoder(path) or (path / "recipe.yaml").is_file() or (path / CARD).is_file()
+    return is_encoder(path) or not (path / "recipe.yaml").is_file()
 
 
 # --- over the network -----------------------------------------------------------------------------
@@ -321,3 +324,77 @@ def _safe(entry: zipfile.ZipInfo, url: str) -> PurePosixPath:
             "plain file. Nothing was kept."
         )
     return name
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of ``crosscam models`` its verbs."""
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="All models that have a name, and where they lie.")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    show = verbs.add_parser("show", help="The card of an encoder.")
+    show.add_argument("model", help="name or folder")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    check = verbs.add_parser("verify", help="Compare the files of encoders with their cards.")
+    check.add_argument("model", nargs="*", help="names or folders; default all that have a name")
+    get = verbs.add_parser("fetch", help="Get an encoder: one .zip of its folder, over https.")
+    get.add_argument("url", help="https://HOST/NAME.zip")
+    get.add_argument("--sha256", required=True, help="of the .zip, stated by who offers it")
+    get.add_argument("--name", default="", help="what to call it (default: as the .zip)")
+    get.add_argument("--allow-http", action="store_true", help="let http pass")
+    get.add_argument("--max-mb", type=int, default=MAX_BYTES // 1_000_000, help="largest size")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run a verb; returns the exit status."""
+    if options.verb == "list":
+        return _list(as_json=options.json)
+    if options.verb == "show":
+        card = Card.read(resolve(options.model))
+        print(json.dumps(card.to_dict(), indent=1) if options.json else card.text())
+        return 0
+    if options.verb == "verify":
+        return _verify(options.model)
+    if options.max_mb < 1:
+        raise InputError(f"--max-mb must be 1 or more, got {options.max_mb}.")
+    model = fetch(
+        options.url,
+        sha256=options.sha256,
+        name=options.name,
+        allow_http=options.allow_http,
+        max_bytes=options.max_mb * 1_000_000,
+    )
+    assert model.card is not None
+    print(f"{model.card.text()}\nmodel     {model.name}: {model.folder}")
+    return 0
+
+
+def _list(*, as_json: bool) -> int:
+    found = models()
+    if as_json:
+        print(json.dumps([model.to_dict() for model in found], indent=1))
+        return 0
+    for model in found:
+        what = model.card.describe() if model.card else f"cannot be used: {model.fault}"
+        print(f"{model.name:24s} {what}\n{'':24s} {model.folder}")
+    if not found:
+        print("no models yet")
+    print("looked in " + ", ".join(str(folder) for folder in folders()))
+    return 0
+
+
+def _verify(named: list[str]) -> int:
+    """Status 1 if one of the models is not as its card says."""
+    chosen = [(name, resolve(name)) for name in named] or [(m.name, m.folder) for m in models()]
+    bad = 0
+    for name, folder in chosen:
+        try:
+            print(f"OK    {name}  {verify(folder).hash}")
+        except CheckpointError as error:
+            print(f"FAIL  {name}  {error}")
+            bad = 1
+    if not chosen:
+        print("no models yet")
+    return bad

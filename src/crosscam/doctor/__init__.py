@@ -725,10 +725,3 @@ def _values(figure: Any) -> str:
     ]
     counts = f", {figure['n_queries']:,} queries" if "n_queries" in figure else ""
     return f"{', '.join(values)} ({figure.get('ap', '?')} AP{counts})"
-
-
-def diagnose(model: str, *, as_json: bool, **options: Any) -> int:
-    """The command: print the report, return the exit status."""
-    report = examine(model, **options)
-    print(report.to_json() if as_json else report.text())
-    return 1 if report.status == "FAIL" else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
+from crosscam.models import resolve
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Tokens
 
@@ -118,7 +119,7 @@ def serve(options: argparse.Namespace) -> int:
     from crosscam.gallery import Gallery
 
     encoder = Encoder.load(options.model)
-    calibration = _calibration(Path(options.model), encoder)
+    calibration = _calibration(resolve(options.model), encoder)
     gallery = Gallery.create(options.gallery, encoder, doing="crosscam serve")
     service = Service(gallery, state, settings, calibration)
     scheme = "https" if options.tls_cert else "http"
