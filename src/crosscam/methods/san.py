@@ -220,6 +220,7 @@ class SAN(Method):
             error = texture_loss(decoded.texture, self._target(batch, decoded.texture))
             terms["texture"] = self.reconstruction * error
         if self.constraint:
+            # Reading the labels waits for a GPU once a step, for what is drawn by identity.
             levels = triplets(batch.pids.tolist(), self.constraint_form)
             hinges = [
                 triplet_constraint(maps, level, self.constraint_form, self.constraint_margin)
