@@ -53,6 +53,7 @@ class Person:
     points: Array  # [V, 3] at rest, dressed
     normal: Array  # [V, 3] of the same
     fold: Array  # [V] depth of folds, meters
+    cloth: Array  # the vertices whose fold is not 0
     weave: Array  # [V, 2] spot on the cloth: meters around the limb, and along it
     faces: Array  # [F, 3]
     face_uv: Array  # [F, 3]
@@ -208,12 +209,14 @@ def make_person(who: Identity, closet: Closet | None = None) -> Person:
     all_faces = np.concatenate(faces).astype(np.int32)
     normal = np.empty_like(all_points)
     raster.normals(all_points, all_faces, normal)
+    folds = np.concatenate(fold).astype(np.float32)
     return Person(
         who,
         build,
         all_points,
         normal,
-        np.concatenate(fold).astype(np.float32),
+        folds,
+        np.flatnonzero(folds),
         np.concatenate(weave).astype(np.float32),
         all_faces,
         np.concatenate(face_uv).astype(np.int32),

@@ -53,7 +53,7 @@ class Look:
     cut: float = 0.07  # chance of a box that loses the legs
     partial: tuple[float, float] | None = None  # keep this share of the height only
     absent: bool = False  # an empty box: a detector's false alarm
-    quality: int = 80  # of the written JPEG
+    quality: int = 70  # of the written JPEG
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,21 @@ def _stand(person: Person, rng: np.random.Generator, at: Array, heading: float) 
 
 def _folds(person: Person, rng: np.random.Generator) -> tuple[Array, Array]:
     """(points at rest [V, 3] with the folds of the moment, brightness [V] in their hollows)."""
-    around, along = person.weave.T
-    height = np.zeros(len(around), np.float32)
+    cloth = person.cloth
+    around, along = person.weave[cloth].T
+    height = np.zeros(len(cloth), np.float32)
     for size, share in ((0.8, 0.6), (1.7, 0.8)):
         # Folds are long: the noise is drawn out, and sheared as cloth is pulled.
         a, b = rng.uniform(0.5, 1.1), rng.uniform(0.6, 1.5)
         shear, dx, dy = rng.normal(0, 0.5), rng.random(), rng.random()
         height += share * cloud(a * around + shear * along, b * along, size, 1, dx, dy)
-    rest = person.points + person.normal * (person.fold * height)[:, None]
-    depth = person.fold / np.float32(0.005)
-    tone = 1 - depth * (0.10 * np.maximum(-height, 0) - 0.04 * np.maximum(height, 0))
-    return rest.astype(np.float32), tone.astype(np.float32)
+    rest = person.points.copy()
+    fold = person.fold[cloth]
+    rest[cloth] += person.normal[cloth] * (fold * height)[:, None]
+    tone = np.ones(len(rest), np.float32)
+    depth = fold / np.float32(0.005)
+    tone[cloth] -= depth * (0.10 * np.maximum(-height, 0) - 0.04 * np.maximum(height, 0))
+    return rest, tone
 
 
 def _project(points: Array, eye: Array, turn: Array) -> Array:
