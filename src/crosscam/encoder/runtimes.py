@@ -114,14 +114,15 @@ def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads
     raise InputError(f"{card.name} is in torch format, which PyTorch runs.")
 
 
-_TOGETHER = 16  # pictures of a full batch in OpenVINO
+_BATCHES = (16, 8, 1)
 
 
 def _openvino(file: Path, card: Card, threads: int) -> Runtime:
-    """Two networks, for 16 pictures and for one, compiled when first needed.
+    """A network for 16 pictures, one for 8 and one for 1, compiled when first needed.
 
-    Fixed shapes run up to 1.5 times as fast as a free batch (``benchmarks/encode.py``), so any
-    number of pictures goes through in sixteens, and what is left one by one or filled up to 16.
+    Fixed shapes run up to 1.5 times as fast as a free batch (``benchmarks/encode.py``), so
+    pictures go through in sixteens; what is left fills up a smaller network by more than half, or
+    goes one by one.  Each network that was needed holds weights of its own.
     """
     openvino = import_openvino()
     core = openvino.Core()
@@ -159,18 +160,17 @@ def _openvino(file: Path, card: Card, threads: int) -> Runtime:
 
     def function(pictures: Pictures) -> Vectors:
         pictures = np.ascontiguousarray(pictures)
-        full = len(pictures) - len(pictures) % _TOGETHER
-        parts = [run(pictures[i : i + _TOGETHER]) for i in range(0, full, _TOGETHER)]
-        rest = pictures[full:]
-        if len(rest) > _TOGETHER // 2:
-            filled = np.resize(rest, (_TOGETHER, *rest.shape[1:]))
-            parts.append(run(filled)[: len(rest)])
-        else:
-            parts += [run(rest[i : i + 1]) for i in range(len(rest))]
+        parts, done = [], 0
+        for count in _BATCHES:
+            while len(pictures) - done > count // 2:
+                some = pictures[done : done + count]
+                whole = np.resize(some, (count, *some.shape[1:])) if len(some) < count else some
+                parts.append(run(whole)[: len(some)])
+                done += len(some)
         return np.concatenate(parts)
 
     request(1)  # a file that cannot be run is known now
-    return Runtime("openvino", "cpu", 1, threads, _TOGETHER, function)
+    return Runtime("openvino", "cpu", 1, threads, _BATCHES[0], function)
 
 
 def _onnxruntime(file: Path, card: Card, device: str, threads: int) -> Runtime:
