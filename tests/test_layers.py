@@ -46,7 +46,6 @@ FORBIDDEN = {
     "models": {"torch"},
     "doctor": {"torch", "methods", "nn", "recipe", "training", "embedder", "deployed"},
     "encoder": {"torch", "methods", "data", "nn", "recipe", "training", "embedder", "deployed"},
-    "gallery": {"torch", "methods", "data", "nn", "training"},
 }
 
 

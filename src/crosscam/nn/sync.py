@@ -73,7 +73,7 @@ class SyncBatchNorm(nn.Module):
             self.running_mean.lerp_(mean.detach(), float(momentum))
             self.running_var.lerp_(unbiased.detach(), float(momentum))
         scale = torch.rsqrt(variance + self.eps)
-        if self.weight is None:
+        if not self.affine:
             return (centered * scale.view(shape)).to(x.dtype)
         scale = scale * self.weight
         return (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
