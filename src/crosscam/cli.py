@@ -243,6 +243,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                         help="compare with the run it was exported from")  # fmt: skip
     doctor.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
                         default="auto", help="what computes")  # fmt: skip
+    doctor.add_argument("--check", action="append", default=[], metavar="NAME",
+                        help="only this (may be repeated)")  # fmt: skip
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     models = command("models", _models, "List, show, verify and fetch encoders by name.")
@@ -590,7 +592,11 @@ def _doctor(options: argparse.Namespace) -> int:
     from crosscam.doctor import examine
 
     report = examine(
-        options.model, images=options.images, run=options.trained, runtime=options.runtime
+        options.model,
+        images=options.images,
+        run=options.trained,
+        runtime=options.runtime,
+        only=options.check,
     )
     print(report.to_json() if options.json else report.text())
     return 1 if report.status == "FAIL" else 0

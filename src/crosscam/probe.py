@@ -64,7 +64,7 @@ def write(
     Image.fromarray(np.concatenate(people()[:_COUNT], axis=1)).save(jpeg, "JPEG", quality=90)
     crops = np.split(decode(jpeg.getvalue()), _COUNT, axis=1)
     vectors = np.concatenate([reference(preprocess.load(crop)[None]) for crop in crops])
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         "jpeg": np.frombuffer(jpeg.getvalue(), np.uint8),
         "vectors": vectors.astype(np.float32),
     }
