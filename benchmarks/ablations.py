@@ -13,7 +13,9 @@ from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes 
 was: finished runs are kept, interrupted ones resumed.  A run that other settings made is an
 error.  The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
 mINP in percent; "paper" stands beside for orientation and is of another data set, size and
-start.  They are also written to OUT/SIZE, with every figure of every run as JSON beside them.
+start.  With "?" it is known from memory only (SAN), or it is our guess which of the paper's rows
+this one is (MSGR).  They are also written to OUT/SIZE, with every figure of every run as JSON
+beside them.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Row:
     cpu: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
     paper: str = ""
-    published: str = ""  # rank-1 / mAP on Market-1501, where the paper gives them
+    published: str = ""  # rank-1 / mAP on Market-1501, where known; ? where not sure (see above)
     pairs: bool = False  # learns from rendered pairs too: --set data.pairs=FOLDER
 
 
@@ -76,7 +78,6 @@ def cpu_settings(epochs: int) -> list[str]:
         "schedule.warmup=linear",
         f"schedule.warmup_epochs={epochs / 12:g}",
         "test.flip=true",
-        "test.interpolation=same",
         "test.interpolation=same",
         "test.metric=cosine",
     ]
@@ -168,17 +169,17 @@ ROWS: dict[str, Row] = {
     "bn-fc-relu": msfl("method.head=bn-fc-relu"),
     "level losses": msfl("method.level_id=0.5"),
     # MSGR, table III on the plain baseline (its stages are our reading).
-    "l1 input": msgr(1e-2, 0, norm="1", published="85.1 / 70.1"),
-    "l2 input": msgr(1e-2, 0, published="91.7 / 80.1"),
-    "linf input": msgr(1e-2, 0, norm="inf", published="88.2 / 72.2"),
-    "l2 input 0.1": msgr(1e-1, 0, published="90.7 / 79.4"),
-    "l2 input 0.001": msgr(1e-3, 0, published="91.2 / 80.0"),
-    "l2 stage 1": msgr(1e-2, 1, published="92.1 / 80.4"),
-    "l2 stage 4": msgr(1e-2, 4, published="90.2 / 78.3"),
-    "l2 stages 0-1": msgr(1e-2, 0, 1, published="92.5 / 80.3"),
-    "l2 stages 1-2": msgr(1e-2, 1, 2, published="92.7 / 80.1"),
-    "l2 stages 0-2": msgr(1e-2, 0, 1, 2, published="92.5 / 80.1"),
-    "l2 stages 0-4": msgr(1e-2, 0, 1, 2, 3, 4, published="92.4 / 79.8"),
+    "l1 input": msgr(1e-2, 0, norm="1", published="85.1 / 70.1 ?"),
+    "l2 input": msgr(1e-2, 0, published="91.7 / 80.1 ?"),
+    "linf input": msgr(1e-2, 0, norm="inf", published="88.2 / 72.2 ?"),
+    "l2 input 0.1": msgr(1e-1, 0, published="90.7 / 79.4 ?"),
+    "l2 input 0.001": msgr(1e-3, 0, published="91.2 / 80.0 ?"),
+    "l2 stage 1": msgr(1e-2, 1, published="92.1 / 80.4 ?"),
+    "l2 stage 4": msgr(1e-2, 4, published="90.2 / 78.3 ?"),
+    "l2 stages 0-1": msgr(1e-2, 0, 1, published="92.5 / 80.3 ?"),
+    "l2 stages 1-2": msgr(1e-2, 1, 2, published="92.7 / 80.1 ?"),
+    "l2 stages 0-2": msgr(1e-2, 0, 1, 2, published="92.5 / 80.1 ?"),
+    "l2 stages 0-4": msgr(1e-2, 0, 1, 2, 3, 4, published="92.4 / 79.8 ?"),
     # MSGR, conventions that its text leaves open, and what it stands in for.
     "squared": plain("method.msgr=0.01", "method.msgr_square=true"),
     "batch mean": plain("method.msgr=0.01", "method.msgr_scale=batch"),
@@ -206,11 +207,11 @@ ROWS: dict[str, Row] = {
     "main tasks": mpn("method.auxiliary=0"),
     "auxiliary, own layers": mpn("method.sharing=false", "method.align=0"),
     "auxiliary, shared layers": mpn("method.align=0"),
-    "auxiliary, own layers, aligned": mpn("method.sharing=false"),
     "own layers, aligned": mpn("method.sharing=false"),
     "mpn": mpn(published="96.0 / 89.2"),
     "mpn + attention": mpn("method.attention=true", published="96.1 / 89.4"),
     "mpn extent": mpn("method.prior=extent"),
+    "mpn extent, split statistics": mpn("method.prior=extent", "method.statistics=split"),
     "mpn parsing": mpn("method.prior=parsing"),
     "mpn parsing 2 parts": mpn(
         "method.prior=parsing", "method.num_parts=2", "method.regions=[upper,lower]"
@@ -220,10 +221,10 @@ ROWS: dict[str, Row] = {
     "mpn split statistics": mpn("method.statistics=split"),
     **{f"mpn {k} parts": mpn(f"method.num_parts={k}") for k in (2, 4, 8)},
     # SAN: its variants, its controls (priors.root and data.pairs by --set).
-    "san-off": san(NO_REC, NO_TR, published="94.1 / 83.2"),
-    "san-basic": san(NO_TR, published="95.1 / 85.8"),
-    "san-tr": san(published="95.4 / 86.9"),
-    "san-synthetic": san(NO_TR, pairs=True, published="95.7 / 86.8"),
+    "san-off": san(NO_REC, NO_TR, published="94.1 / 83.2 ?"),
+    "san-basic": san(NO_TR, published="95.1 / 85.8 ?"),
+    "san-tr": san(published="95.4 / 86.9 ?"),
+    "san-synthetic": san(NO_TR, pairs=True, published="95.7 / 86.8 ?"),
     "san-all": san(pairs=True, published="96.1 / 88.0"),
     "san-joint": san("method.alternate=false"),
     "san-constraint": san(NO_REC),
@@ -308,7 +309,13 @@ TABLES: dict[str, tuple[str, ...]] = {
         "mpn 4 parts",
         "mpn 8 parts",
     ),
-    "mpn-priors": ("mpn", "mpn extent", "mpn parsing", "mpn parsing 2 parts"),
+    "mpn-priors": (
+        "mpn",
+        "mpn extent",
+        "mpn extent, split statistics",
+        "mpn parsing",
+        "mpn parsing 2 parts",
+    ),
     "san": (
         "strong",
         "san-off",
@@ -367,18 +374,20 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
-    """Every setting of one run; the later of two wins."""
-    settings = [f"method={row.method}", f"seed={seed}"]
-    if options.size == "full":
+def settings_of(row: Row, size: str, epochs: int | None) -> list[str]:
+    """What a row says of the method and its training; the later of two wins."""
+    if size == "full":
         paper = find(row.paper or row.method).recipe
-        settings += [f"{key}={value}" for key, value in paper.items()]
-        settings += [*row.settings, *row.full]
-        if options.epochs:
-            settings.append(f"schedule.epochs={options.epochs}")
-    else:
-        settings += cpu_settings(options.epochs or 24)
-        settings += [*row.settings, *row.cpu]
+        shared = [f"{key}={value}" for key, value in paper.items()]
+        shared += [f"schedule.epochs={epochs}"] if epochs else []
+        return [*shared, *row.full, *row.settings]
+    return [*cpu_settings(epochs or 24), *row.cpu, *row.settings]
+
+
+def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
+    """Every setting of one run."""
+    settings = [f"method={row.method}", f"seed={seed}"]
+    settings += settings_of(row, options.size, options.epochs)
     recipe = parse(None, [*settings, *(f"data.{d}" for d in options.data), *options.set])
     if row.pairs and not recipe.data.pairs:
         raise SystemExit("these rows learn from rendered pairs too: add --set data.pairs=FOLDER.")

@@ -1,0 +1,78 @@
+"""The rows of the ablation script: each trains what its name says, and no two the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from crosscam.recipe import parse
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
+SIZES = ("cpu", "full")
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("ablations", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablations"] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules["ablations"]
+
+
+def last_word(script: ModuleType, name: str, size: str) -> dict[str, str]:
+    """What every key of a row is in the end."""
+    row = script.ROWS[name]
+    said = dict(s.split("=", 1) for s in script.settings_of(row, size, None))
+    return {"method": row.method, **said, "pairs": str(row.pairs)}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_overrides_what_a_row_is_about(script: ModuleType, size: str) -> None:
+    for name, row in script.ROWS.items():
+        said = last_word(script, name, size)
+        for key, value in dict(s.split("=", 1) for s in row.settings).items():
+            assert said[key] == value, f"{name}: {key}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_two_rows_of_a_table_are_the_same(script: ModuleType, size: str) -> None:
+    for table, names in script.TABLES.items():
+        assert set(names) <= set(script.ROWS), table
+        for one, other in combinations(names, 2):
+            assert last_word(script, one, size) != last_word(script, other, size), (one, other)
+
+
+def test_every_row_is_in_a_table_and_has_a_folder_of_its_own(script: ModuleType) -> None:
+    listed = {name for names in script.TABLES.values() for name in names}
+    assert listed == set(script.ROWS)
+    assert len({script.slug(name) for name in script.ROWS}) == len(script.ROWS)
+
+
+def test_rows_at_cpu_size_share_one_schedule(script: ModuleType) -> None:
+    training = ("schedule.", "sampler.", "optimizer.", "augment.", "preprocess.", "test.")
+    wanted = {s for s in script.cpu_settings(24) if s.startswith(training)}
+    for name in script.ROWS:
+        said = last_word(script, name, "cpu")
+        found = {f"{k}={v}" for k, v in said.items() if k.startswith(training)}
+        assert found == wanted, name
+
+
+def test_a_row_is_a_recipe(script: ModuleType) -> None:
+    row = script.ROWS["san-frozen"]
+    recipe = parse(None, ["method=san", *script.settings_of(row, "cpu", 12)])
+    assert recipe.method.options["encoder_lr"] == 0
+    assert recipe.method.options["decoder_lr"] == 1e-3
+    assert recipe.schedule.epochs == 12
+    assert recipe.schedule.warmup_epochs == 1
