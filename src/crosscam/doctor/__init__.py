@@ -587,8 +587,13 @@ def _range(p: _Patient) -> Iterator[Finding]:
 
 
 def _channels(p: _Patient) -> Iterator[Finding]:
+    pre = p.encoder.preprocess
+    along = replace(pre, mean=pre.mean[::-1], std=pre.std[::-1])
+    others = {"red and blue swapped": (pre, True)}
+    if along != pre:
+        others["red and blue swapped, with their mean and std"] = (along, True)
     yield from _other_feeding(
-        p, "channels", {"red and blue swapped": (p.encoder.preprocess, True)}, False,
+        p, "channels", others, False,
         "The network was trained on BGR pictures (as OpenCV reads them) and is fed RGB.",
         "Export with the channels swapped inside (crosscam.export.wrap: channels=\"bgr\").",
     )  # fmt: skip

@@ -42,7 +42,7 @@ def feeder(encoder: Encoder, folder: Path, *, run: bool) -> Feeder:
         return _of_torch(encoder, folder, run)
     modules = ("onnx", "onnxruntime")
     if encoder.card.format == "onnx" and all(importlib.util.find_spec(m) for m in modules):
-        found = _of_onnx(folder)
+        found = _of_onnx(folder, encoder.threads)
         if found is not None:
             return found
     return _by_pixels(encoder)
@@ -69,7 +69,7 @@ def _of_torch(encoder: Encoder, folder: Path, run: bool) -> Feeder:
     return feed
 
 
-def _of_onnx(folder: Path) -> Feeder | None:
+def _of_onnx(folder: Path, threads: int) -> Feeder | None:
     """The file with other constants in its first steps, or None if these are not ours."""
     import onnx
     import onnxruntime
@@ -88,6 +88,8 @@ def _of_onnx(folder: Path) -> Feeder | None:
     del graph.value_info[:]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
     def feed(pictures: Sequence[Pictures], preprocess: Preprocess) -> Vectors | None:
         for name, values in zip((shift, scale), preprocess.shift_and_scale(), strict=True):
