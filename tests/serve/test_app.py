@@ -7,17 +7,22 @@ import hashlib
 import io
 import json
 import struct
+import threading
+import time
 import zlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
+import uvicorn
 from PIL import Image
+from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 
-from crosscam.decision import fit
+from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
 from crosscam.gallery import Where
-from crosscam.serve.guards import BodyLimit
+from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
 
@@ -87,19 +92,42 @@ def test_search_filters(running: Running, viewer: Caller) -> None:
     assert "1" not in {r["camera"] for r in by_id}
 
 
+def known_people() -> Trials:
+    """Forty people seen by two cameras: directions in 8 dimensions, with noise."""
+    random = np.random.default_rng(0)
+    people = np.repeat(random.normal(size=(40, 8)), 2, 0)
+    vectors = people + 0.1 * random.normal(size=people.shape)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    pids, cameras = np.repeat(np.arange(1, 41), 2), np.tile([1, 2], 40)
+    return collect(vectors, pids, cameras, vectors, pids, cameras)
+
+
 def test_a_calibrated_service_says_known_or_unknown(running: Running, viewer: Caller) -> None:
-    scores = [0.9] * 50 + [i / 100 for i in range(50)]
-    running.service.calibration = fit(
-        of_pairs(scores, [True] * 50 + [False] * 50), model="m", data="toys"
-    )
+    running.service.calibration = fit(known_people(), model="m", data="toys")
     answer = viewer.search(3, far=0.1).json()
+    it = running.service.calibration
+    assert answer["decision"]["people"] == round(PEOPLE * CAMERAS / it.sightings_per_person)
     threshold = answer["decision"]["threshold"]
+    assert threshold == round(it.threshold(0.1, people=answer["decision"]["people"]).score, 4)
     assert answer["decision"]["known"] == (answer["results"][0]["score"] > threshold)
     for hit in answer["results"]:
         assert 0 <= hit["probability"] <= 1
         assert (hit["decision"] == "match") == (hit["score"] > threshold)
     chances = [hit["probability"] for hit in answer["results"]]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_pairs_alone_decide_nothing(running: Running, viewer: Caller) -> None:
+    scores = [0.9] * 50 + [i / 100 for i in range(50)]
+    running.service.calibration = fit(
+        of_pairs(scores, [True] * 50 + [False] * 50), model="m", data="toys"
+    )
+    answer = viewer.search(3, far=0.1).json()
+    assert answer["decision"]["known"] is None
+    line = running.service.calibration.threshold(0.1).score
+    assert answer["results"][0]["score"] > line  # and yet no match: there may be many strangers
+    for hit in answer["results"]:
+        assert hit["decision"] == ("possible" if hit["score"] > line else "unlikely")
 
 
 def test_people_are_enrolled_confirmed_rejected_split_merged_and_renamed(
@@ -211,6 +239,46 @@ def test_retention_really_deletes(running: Running, viewer: Caller) -> None:
     assert running.service.retain()["audit"] >= 1
 
 
+@pytest.mark.settings(retention_days=1.0, audit_days=0.0)
+def test_retention_knows_how_long_sightings_without_a_time_are_kept(
+    running: Running, operator: Caller
+) -> None:
+    operator.post("/api/sightings", files=[("pictures", ("a.jpg", jpeg(1, 8), "image/jpeg"))])
+    future = {"time": str(NOW + 99 * 86_400)}
+    files = [("pictures", ("a.jpg", jpeg(2, 8), "image/jpeg"))]
+    operator.post("/api/sightings", files=files, data=future)
+    running.now[0] = NOW + 86_400
+    assert running.service.retain()["sightings"] == PEOPLE * CAMERAS
+    assert len(running.service.gallery) == 2
+    running.now[0] += 1
+    assert running.service.retain()["sightings"] == 2
+    assert not list(running.service.gallery.pictures.names())
+
+
+def test_retention_goes_on_after_a_fault_and_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Running(tmp_path, ServiceSettings())
+    tried = threading.Event()
+
+    def broken() -> None:
+        tried.set()
+        raise ValueError("a line nobody can read")
+
+    monkeypatch.setattr(found.service, "retain", broken)
+    with found.client:
+        assert tried.wait(10)
+        viewer = found.caller(Role.VIEWER)
+        for _ in range(100):
+            if "crosscam_retention_failures_total 1.0" in viewer.get("/metrics").text:
+                break
+            time.sleep(0.02)
+        assert "crosscam_retention_failures_total 1.0" in viewer.get("/metrics").text
+        assert "retention" in {t.name for t in threading.enumerate()}
+    assert "could not be deleted" in caplog.text
+    found.service.close()
+
+
 # --- what a stranger may send -----------------------------------------------------------------
 
 
@@ -302,6 +370,63 @@ def test_uploads_are_bounded(viewer: Caller) -> None:
     kind = {"content-type": "multipart/form-data; boundary=b"}
     answer = viewer.client.post("/api/search", headers=viewer.headers | kind, content=endless())
     assert answer.status_code == 413
+
+
+def test_nothing_of_a_stranger_is_read(running: Running) -> None:
+    for headers in ({}, {"authorization": "Bearer cc_none"}, {"authorization": "Basic eA=="}):
+        answer = running.client.post("/api/search", content=b"x", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    status, events = [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        events.append(await receive())
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x"}
+
+    async def send(message: Any) -> None:
+        status.append(message.get("status"))
+
+    gate = Gate(app, known=lambda secret: secret == "right")
+    for secret in (b"wrong", b"right"):
+        scope = {"type": "http", "path": "/api/search", "headers": [
+            (b"authorization", b"Bearer " + secret)]}  # fmt: skip
+        asyncio.run(gate(scope, receive, send))
+    assert status[0] == 401
+    assert len(events) == 1
+
+
+def test_connections_without_a_request_are_closed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.6)  # longer than a client may take to ask
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> tuple[bytes, bytes, bytes]:
+        config = uvicorn.Config(app, port=0, http=hasty(0.3), lifespan="off", log_level="error",
+                                timeout_keep_alive=60)  # fmt: skip
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        silent, half, whole = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        half[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        whole[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        ends = await asyncio.wait_for(
+            asyncio.gather(*(pair[0].read() for pair in (silent, half, whole))), 10
+        )
+        for _, writer in (silent, half, whole):
+            writer.close()
+        server.should_exit = True
+        await running
+        return ends[0], ends[1], ends[2]
+
+    silent, half, whole = asyncio.run(run())
+    assert silent == b""
+    assert half == b""
+    assert whole.startswith(b"HTTP/1.1 204")  # and is closed when nothing follows
 
 
 def test_a_slow_client_is_turned_away() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Running
 from hypothesis import HealthCheck, given, settings
+from served import Running
 
 from crosscam.serve.app import make_app
 from crosscam.serve.settings import ServiceSettings

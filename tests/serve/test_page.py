@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAMERAS, Running, jpeg
+from served import CAMERAS, Running, jpeg
 
 from crosscam.decision import fit
 from crosscam.decision.trials import of_pairs
