@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosscam.describe import describe
 from crosscam.errors import InputError, RecipeError
-from crosscam.methods import BackboneSettings
+from crosscam.methods import BackboneSettings, find
 from crosscam.methods.san import SAN, triplet_constraint, triplets
 from crosscam.methods.san_pg import SANPG
 from crosscam.nn import losses
@@ -302,6 +302,29 @@ def test_rendered_pictures_leave_running_statistics_alone() -> None:
     for name, buffer in alone.named_buffers():
         if "running" in name:
             assert torch.equal(buffer, dict(along.named_buffers())[name])
+
+
+def test_what_paints_rests_where_nothing_is_painted() -> None:
+    method = build(reconstruction=0.0, alternate=False).train()
+    sum(method(dataclasses.replace(batch(), priors={})).values()).backward()
+    trained = {n for n, p in method.named_parameters() if p.requires_grad}
+    assert {n for n, p in method.named_parameters() if p.grad is not None} == trained
+    assert not {n for n in trained if n.startswith("decoder.paint")}
+
+
+def test_rendered_pictures_leave_the_statistics_of_a_teacher_alone() -> None:
+    def guided(data: Batch) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        options = {"backbone": SMALL, "embedding": 16, "decoder_width": 0.0625, "guidance": 0.0}
+        method = find("san+guidance")(4, **options).train()
+        with torch.no_grad():
+            method(data, 1)
+        return {n: b for n, b in method.named_buffers() if "running" in n}
+
+    alone, along = guided(batch()), guided(batch(pairs=True))
+    assert any(n.startswith("guide.") for n in alone)
+    for name, buffer in alone.items():
+        assert torch.equal(buffer, along[name]), name
 
 
 # --- what is deployed -------------------------------------------------------------------------

@@ -26,7 +26,8 @@ Assumed, where neither says: the triplets of ``constraint_form=paper`` and that 
 taken; the half batch of rendered pairs and its weight (``data.pairs``, ``synthetic``); textures
 of another size than the decoder's are averaged to it.
 
-Ours: B runs the encoder a second time, since A has changed its weights; AMSGrad from the first
+Ours: B runs the encoder a second time, since A has changed its weights, so that the encoder's
+running statistics move twice a batch; AMSGrad from the first
 step on, where the release warms up with a plain Adam; batch statistics of rendered pictures do
 not enter the running ones; ``embed`` gives v scaled to length one; ``margin="soft"``;
 ``decoder_width``; rates of B that follow the schedule (``scheduled``).  B's Adam is blind to the
@@ -153,6 +154,8 @@ class SAN(Method):
             if reconstruction or constraint
             else None
         )
+        if self.decoder is not None and not reconstruction:
+            self.decoder.paint.requires_grad_(False)  # nothing is learned from what it paints
         if not reconstruction or target == "picture":
             self.needs = frozenset()
         self.smoothing, self.margin = smoothing, margin
@@ -228,7 +231,7 @@ class SAN(Method):
             ]
             terms["constraint"] = self.constraint * torch.stack(hinges).sum()
         if self.reconstruction and self.synthetic and batch.pairs is not None:
-            with _running_statistics_untouched(self.backbone, self.decoder):
+            with _running_statistics_untouched(self):
                 painted = self.decoder(self.backbone.stages(batch.pairs.images)).texture
             error = texture_loss(painted, self._target(batch.pairs, painted))
             terms["synthetic"] = self.synthetic * error
@@ -327,9 +330,12 @@ def _parameters(*modules: nn.Module) -> Iterable[nn.Parameter]:
 
 
 @contextlib.contextmanager
-def _running_statistics_untouched(*modules: nn.Module) -> Iterator[None]:
-    """Batch normalization goes by its batch and leaves the statistics for deployment alone."""
-    norms: list[Any] = [m for net in modules for m in net.modules() if hasattr(m, "running_mean")]
+def _running_statistics_untouched(method: nn.Module) -> Iterator[None]:
+    """Batch normalization goes by its batch and leaves the statistics for deployment alone.
+
+    All of the method's: a teacher's attention has some of its own on the way through the encoder.
+    """
+    norms: list[Any] = [m for m in method.modules() if hasattr(m, "running_mean")]
     kept = [norm.momentum for norm in norms]
     try:
         for norm in norms:
