@@ -215,6 +215,12 @@ def test_embed_exports_and_agrees(method: Method) -> None:
         torch.testing.assert_close(program.module()(images[:n]), method.embed(images[:n]))
 
 
+@pytest.mark.parametrize("weight", ["triplet", "center"])
+def test_the_baseline_has_no_weights_below_zero(weight: str) -> None:
+    with pytest.raises(RecipeError, match=f"method.{weight}"):
+        build("baseline", **{weight: -1.0})
+
+
 def test_an_own_file_is_a_method(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN)

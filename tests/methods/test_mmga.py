@@ -148,6 +148,12 @@ def test_attention_that_there_is_not_is_refused(wrong: Any) -> None:
         build(attention=wrong)
 
 
+@pytest.mark.parametrize("wrong", ["masks", "identity", "triplet", "features"])
+def test_weights_below_zero_are_refused(wrong: str) -> None:
+    with pytest.raises(RecipeError, match=f"method.{wrong}"):
+        build(**{wrong: -1})
+
+
 # --- stripes -----------------------------------------------------------------------------------
 
 

@@ -615,6 +615,7 @@ def test_without_auxiliary_tasks_no_prior_is_needed() -> None:
     [
         ({"num_parts": 0}, "num_parts"),
         ({"prior": "parsing", "num_parts": 4}, "regions"),
+        ({"prior": "parsing", "regions": ("head", "legs", "head")}, "each mask once"),
         ({"auxiliary": -1.0}, "weights"),
     ],
 )

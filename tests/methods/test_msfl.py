@@ -216,6 +216,11 @@ def test_its_maps_are_the_levels() -> None:
         ({"levels": (1, 5)}, "rising order"),
         ({"refine": (1, -1)}, "0 or more"),
         ({"fusion": "direct"}, "empty with fusion=direct"),
+        ({"width": 0}, "1 or more"),
+        ({"refine_width": 0}, "1 or more"),
+        ({"embedding": 0}, "1 or more"),
+        ({"triplet": -1.0}, "0 or more"),
+        ({"level_id": -0.5}, "0 or more"),
     ],
     ids=str,
 )

@@ -92,6 +92,11 @@ class Baseline(Method):
                 f"method.dropout must be in [0, 1) and method.embedding 0 or more, got {dropout} "
                 f"and {embedding}."
             )
+        if min(triplet, center) < 0:
+            raise RecipeError(
+                "method.triplet and method.center are weights, 0 or more; got "
+                f"{triplet} and {center}."
+            )
         self.backbone = backbone.build()
         self.dim = embedding or self.backbone.channels[-1]
         self.pool = _POOLS[pool]()

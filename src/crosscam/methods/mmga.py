@@ -124,10 +124,10 @@ class MMGA(Method):
                 f"method.attention must name each of {', '.join(MAPS)} once at most, got "
                 f"{', '.join(attention)}."
             )
-        if masks < 0 or features < 1:
+        if min(masks, identity, triplet) < 0 or features < 1:
             raise RecipeError(
-                f"method.masks must be 0 or more and method.features 1 or more, got {masks} and "
-                f"{features}."
+                "method.masks, method.identity and method.triplet must be 0 or more and "
+                f"method.features 1 or more, got {masks}, {identity}, {triplet} and {features}."
             )
         self.backbone = backbone.build()
         first, rest = _divided(self.backbone)

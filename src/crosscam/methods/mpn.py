@@ -158,6 +158,8 @@ class MPN(Method):
                 f"method.regions names {len(regions)} parts and method.num_parts is {num_parts}: "
                 "name as many masks as there are parts."
             )
+        if prior == "parsing" and len(set(regions)) < len(regions):
+            raise RecipeError(f"method.regions must name each mask once, got {', '.join(regions)}.")
         if min(auxiliary, align, triplet) < 0:
             raise RecipeError(
                 "method.auxiliary, method.align and method.triplet are weights, 0 or more; got "

@@ -109,6 +109,12 @@ class MSFL(Method):
             raise RecipeError(
                 f"method.levels must name stages 1 to 4 in rising order, got {list(levels)}."
             )
+        if min(width, refine_width, embedding) < 1 or min(triplet, level_id) < 0:
+            raise RecipeError(
+                "method.width, method.refine_width and method.embedding must be 1 or more, "
+                "method.triplet and method.level_id 0 or more; got "
+                f"{width}, {refine_width}, {embedding}, {triplet} and {level_id}."
+            )
         if any(n < 0 for n in refine) or (refine and fusion == "direct"):
             raise RecipeError(
                 "method.refine must be numbers of 0 or more, and empty with fusion=direct, "

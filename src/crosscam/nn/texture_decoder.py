@@ -76,7 +76,10 @@ class TextureDecoder(nn.Module):
                 f"has {tuple(strides)}. Set method.backbone.last_stride=1, or take a ResNet."
             )
         if not 0.0 < width <= 4.0:
-            raise RecipeError(f"method.decoder_width must be in (0, 4], got {width}.")
+            raise RecipeError(
+                "the width of the texture decoder (method.decoder_width, method.texture_width) "
+                f"must be in (0, 4], got {width}."
+            )
         c1, c2, c3, c4 = channels
         reduced, d1, d2, d3, d4 = (max(8, 8 * round(c * width / 8)) for c in _WIDTHS)
         self.reduce = _adapt(c4, reduced)
