@@ -15,8 +15,9 @@ The gradient is not detached, so training differentiates twice.  The paper: q = 
 l in {1, 2}.
 
 Assumed, where the paper is silent: the norm is taken per picture i over its whole map and is not
-squared; the gradient is that of the picture's own loss, B times the gradient of the mean over
-the batch of B; L has all terms of the method; F_1 and F_2 are the backbone's first two stages.
+squared; the gradient is B times that of the mean over the batch of B, which is the gradient of
+the picture's own loss as far as the other losses do not see its map (batch statistics and
+triplets let them); L has all terms of the method; F_1 and F_2 are the backbone's first two stages.
 ``square`` and ``scale="batch"`` are the other conventions (both are the author's older code).
 With the defaults lambda is eps, and the adversarial training that the paper compares with needs
 no setting of its own: ``adversarial`` trains on F_l + r_l, r_l from a first pass, instead.
