@@ -47,7 +47,7 @@ class SyncBatchNorm(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__()
-        self.eps, self.momentum = norm.eps, norm.momentum
+        self.eps, self.momentum, self.affine = norm.eps, norm.momentum, norm.affine
         self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
