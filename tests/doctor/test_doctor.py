@@ -110,6 +110,7 @@ def test_a_changed_file(work: Path) -> None:
     assert "SHA-256" in report["files"].measured
 
 
+@pytest.mark.slow
 def test_weights_changed_after_training(run: Path, tmp_path: Path) -> None:
     other = changed_run(run, tmp_path / "run", lambda w: w["backbone.conv1.weight"].fill(0.1))
     card = json.loads((run / "card.json").read_text())
@@ -128,6 +129,7 @@ def _fresh_layer(weights: dict[str, Any]) -> None:
     weight[...] = np.random.default_rng(0).uniform(-bound, bound, weight.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -144,6 +146,7 @@ def test_partly_loaded_weights(change: Any, said: str, run: Path, tmp_path: Path
     assert said in found.measured
 
 
+@pytest.mark.slow
 def test_a_head_that_was_not_loaded_shows_in_onnx_too(encoder: Path, tmp_path: Path) -> None:
     dim = Card.read(encoder).dim
     fresh = {
@@ -214,6 +217,7 @@ def test_what_is_computed_differs_from_the_export(encoder: Path, run: Path, tmp_
     assert "bicubic" in report["train/serve"].measured
 
 
+@pytest.mark.slow
 def test_kept_vectors_of_another_encoder(encoder: Path, tmp_path: Path) -> None:
     other = changed_onnx(encoder, tmp_path / "e")
     data = bytearray((other / "probe.safetensors").read_bytes())
