@@ -15,11 +15,12 @@ ends with the same weights, bit for bit on one CPU, as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import contextlib
 import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +123,7 @@ def _train(
     engine, schedule = recipe.engine, recipe.schedule
     if engine.threads:
         torch.set_num_threads(engine.threads)
-    # Gradients and optimizer moments that fade below 1e-38 would be computed in slow microcode.
-    torch.set_flush_denormal(True)
-    with processes(pick_device(device_name)) as (me, world, device):
+    with flushed_denormals(), processes(pick_device(device_name)) as (me, world, device):
         # --- data -----------------------------------------------------------------------------
         dataset = datasets.load(
             recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
@@ -325,6 +324,16 @@ def _train(
 
 
 # --- what the loop calls ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Gradients and moments that fade below 1e-38 would be computed in slow microcode."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], int]:
