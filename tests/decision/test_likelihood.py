@@ -46,6 +46,13 @@ def test_a_slope_that_would_be_negative_is_left_out() -> None:
     assert (np.diff(found.log_ratio(SCORES)) >= 0).all()
 
 
+def test_of_two_slopes_the_negative_one_is_left_out() -> None:
+    same, other = _beta(3.0, 2.0), _beta(4.0, 9.0)  # a would be -1, b 7
+    found = fit_likelihood(SCORES, same, SCORES, other)
+    assert found.a == 0.0
+    assert found.b > 0.0
+
+
 def test_the_fit_is_where_the_loss_is_least() -> None:
     random = np.random.default_rng(0)
     same, other = random.normal(0.6, 0.15, 300).clip(-1, 1), random.normal(0.1, 0.2, 900)

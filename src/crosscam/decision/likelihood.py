@@ -58,14 +58,15 @@ def fit_likelihood(
     )
     x, y = _features(scores)
     columns = [x, y]
-    for used in ((0, 1), (0,), (1,)):
+    used = [0, 1]
+    while used:
         design = np.stack([*(columns[i] for i in used), np.ones_like(x)], 1)
         found = _logistic(design, target, weight)
-        if (found[:-1] >= 0).all() or len(used) == 1:
+        if (found[:-1] >= 0).all():
             slopes = np.zeros(2)
-            slopes[list(used)] = np.maximum(found[:-1], 0.0)
-            if len(used) == 2 or found[0] > 0:
-                return Likelihood(float(slopes[0]), float(slopes[1]), float(found[-1]))
+            slopes[used] = found[:-1]
+            return Likelihood(float(slopes[0]), float(slopes[1]), float(found[-1]))
+        del used[int(found[:-1].argmin())]
     return Likelihood(0.0, 0.0, 0.0)  # higher scores do not speak for one person at all
 
 
