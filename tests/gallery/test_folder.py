@@ -113,7 +113,7 @@ def test_a_full_disk_loses_nothing(
 def test_what_was_forgotten_is_in_no_file(tmp_path: Path, encoder: ToyEncoder) -> None:
     with Gallery.create(tmp_path / "g", encoder) as gallery:
         ids = gallery.add([*crowd(1), Item(toy.person(5, 5, 5), source="a-marker-in-the-log")]).ids
-        gallery.people.enrol("Anna Marker", ids[-1:])
+        gallery.people.enroll("Anna Marker", ids[-1:])
         vector = gallery.points.get(ids[-1:], vectors=True)[0].vector
         needles = [b"Anna Marker", b"a-marker-in-the-log", vector[:8].tobytes()]
         assert all(_files_with(tmp_path, n) for n in needles)
@@ -126,7 +126,7 @@ def test_what_was_forgotten_is_in_no_file(tmp_path: Path, encoder: ToyEncoder) -
         assert not gallery.stats().unerased
         assert len(gallery) == 6
         # The log still takes changes after it was rinsed.
-        gallery.people.enrol("Bert", ids[:1])
+        gallery.people.enroll("Bert", ids[:1])
     with Gallery.open(tmp_path / "g") as gallery:
         assert gallery.people.names() == {"Bert": 1}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from toy_gallery import Places, ToyEncoder, crowd
 
 from crosscam.errors import GalleryError, ImageError, InputError
 from crosscam.gallery import Item, Sighting, Where
+from crosscam.gallery.people import People
 from crosscam.gallery.sighting import sighting_id
 from crosscam.retrieval import RerankSettings, rerank
 
@@ -32,6 +36,7 @@ def test_what_is_added_is_kept_as_it_was_given(places: Places, encoder: ToyEncod
     item = Item(data[0], camera="gate", time=12.5, frame="s1:7", track="t", source="list.csv",
                 box=(1.0, 2.0, 3.5, 4.0), quality=0.25, person=" Anna  B ")  # fmt: skip
     with places.create(encoder) as gallery:
+        gallery.clock = lambda: 1234.5
         added = gallery.add([item])
     digest = hashlib.sha256(data[0].read_bytes()).hexdigest()
     with places.open() as gallery:
@@ -39,7 +44,7 @@ def test_what_is_added_is_kept_as_it_was_given(places: Places, encoder: ToyEncod
         assert s == Sighting(
             id=added.ids[0], picture=f"{digest}.png", camera="gate", time=12.5, frame="s1:7",
             track="t", source="list.csv", box=(1.0, 2.0, 3.5, 4.0), quality=0.25,
-            person="Anna B", how="given", model=encoder.hash[:16],
+            added=1234.5, person="Anna B", how="given", model=encoder.hash[:16],
         )  # fmt: skip
         assert s.id == sighting_id(digest, "gate", 12.5, "s1:7")
         assert gallery.picture(s).read_bytes() == data[0].read_bytes()
@@ -53,7 +58,7 @@ def test_adding_again_changes_nothing_and_embeds_nothing(
     items = crowd(3)
     with places.create(encoder) as gallery:
         first = gallery.add(items, batch=5)
-        gallery.people.enrol("Anna", first.ids[:2])
+        gallery.people.enroll("Anna", first.ids[:2])
         calls = encoder.calls
         again = gallery.add(items, batch=7)
         assert (first.new, first.present, again.new, again.present) == (18, 0, 0, 18)
@@ -156,8 +161,8 @@ def test_search_ranks_as_a_loop_over_all_sightings(
 ) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids
-        gallery.people.enrol("Anna", ids[:3], same_frame=True)
-        gallery.people.enrol("Bert", ids[6:8])
+        gallery.people.enroll("Anna", ids[:3], same_frame=True)
+        gallery.people.enroll("Bert", ids[6:8])
         gallery.people.reject("Anna", ids[12:15])
         sightings = gallery.sightings(ids)
         query = encoder.embed([toy.person(2, 1, 9)])[0]
@@ -219,7 +224,7 @@ def test_own_cameras_are_left_out(places: Places, encoder: ToyEncoder) -> None:
 def test_results_are_grouped_by_their_best(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids
-        gallery.people.enrol("Anna", ids[:6])
+        gallery.people.enroll("Anna", ids[:6])
         query = toy.person(3, 1, 7)
         plain = gallery.search(pictures=[query], top=30).hits
         for group, key in (("track", lambda s: s.track), ("person", lambda s: s.person or s.track)):
@@ -327,7 +332,7 @@ def test_feedback_changes_later_searches(places: Places, encoder: ToyEncoder) ->
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids
         people = gallery.people
-        people.enrol("Anna", ids[0:2])
+        people.enroll("Anna", ids[0:2])
         before = gallery.search(person="Anna", top=30)
         assert before.template == 2
         assert {h.sighting.id for h in before} == set(ids[2:])
@@ -361,8 +366,8 @@ def test_people_are_merged_split_renamed_and_released(places: Places, encoder: T
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids
         people = gallery.people
-        people.enrol("A", ids[0:3])
-        people.enrol("B", ids[6:8])
+        people.enroll("A", ids[0:3])
+        people.enroll("B", ids[6:8])
         people.reject("B", [ids[20]])
         assert people.merge(["A", "B"], into="C") == 5
         assert people.names() == {"C": 5}
@@ -389,14 +394,14 @@ def test_wrong_words_about_people_are_refused(places: Places, encoder: ToyEncode
     with places.create(encoder) as gallery:
         ids = gallery.add([*crowd(2), *frame]).ids
         people = gallery.people
-        people.enrol("Anna", ids[:2])
-        people.enrol("Bert", ids[3:6])
+        people.enroll("Anna", ids[:2])
+        people.enroll("Bert", ids[3:6])
         for call, message in (
-            (lambda: people.enrol("Bert", ids[1:3]), "carries the name 'Anna' already"),
-            (lambda: people.enrol("  ", ids[6:7]), "1 to 200 printable characters"),
-            (lambda: people.enrol("Ann\x00a", ids[6:7]), "printable"),
-            (lambda: people.enrol("Cora", []), "at least one sighting"),
-            (lambda: people.enrol("Cora", ids[-2:]), "twice in one frame"),
+            (lambda: people.enroll("Bert", ids[1:3]), "carries the name 'Anna' already"),
+            (lambda: people.enroll("  ", ids[6:7]), "1 to 200 printable characters"),
+            (lambda: people.enroll("Ann\x00a", ids[6:7]), "printable"),
+            (lambda: people.enroll("Cora", []), "at least one sighting"),
+            (lambda: people.enroll("Cora", ids[-2:]), "twice in one frame"),
             (lambda: people.reject("Ana", ids[6:7]), "Did you mean Anna"),
             (lambda: people.rename("Anna", "Bert"), "merge makes one person"),
             (lambda: people.rename("Nobody", "X"), "nobody in the gallery"),
@@ -409,7 +414,7 @@ def test_wrong_words_about_people_are_refused(places: Places, encoder: ToyEncode
             with pytest.raises(InputError, match=message):
                 call()
         assert people.names() == {"Anna": 2, "Bert": 3}
-        people.enrol("Cora", ids[-2:], same_frame=True)
+        people.enroll("Cora", ids[-2:], same_frame=True)
         assert people.names() == {"Anna": 2, "Bert": 3, "Cora": 2}
 
 
@@ -419,7 +424,7 @@ def test_wrong_words_about_people_are_refused(places: Places, encoder: ToyEncode
 def test_a_person_is_forgotten_everywhere(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids
-        gallery.people.enrol("Anna", ids[0:3])
+        gallery.people.enroll("Anna", ids[0:3])
         gallery.people.confirm("Anna", ids[4:5])
         gallery.people.reject("Anna", ids[10:12])
         names = [gallery.sighting(i).picture for i in [*ids[0:3], ids[4]]]
@@ -454,10 +459,75 @@ def test_forgetting_by_time_and_camera(places: Places, encoder: ToyEncoder) -> N
             gallery.forget()
 
 
+def test_forgetting_by_when_sightings_came(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        gallery.clock = lambda: 1000.0
+        gallery.add([Item(toy.person(1, 1, 1)), Item(toy.person(2, 1, 1), time=9e9)])
+        gallery.clock = lambda: 2000.0
+        (stays,) = gallery.add([Item(toy.person(3, 1, 1), time=5.0)]).ids
+        assert gallery.forget(added_before=1000.0, erase=False).sightings == 0
+        receipt = gallery.forget(added_before=1500.0, erase=False)
+        assert receipt.sightings == 2
+        assert receipt.asked == {"added before": "1970-01-01T00:25:00Z"}
+        assert [s.id for s in gallery.find()] == [stays]
+
+
+def test_forgetting_that_was_killed_can_be_asked_for_again(
+    places: Places, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with places.create(encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        gallery.people.enroll("Anna", ids[:2])
+        with monkeypatch.context() as patch:
+
+            def killed(where: Where) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(gallery.points, "delete", killed)
+            with pytest.raises(KeyboardInterrupt):
+                gallery.forget(person="Anna")
+        assert gallery.people.names() == {"Anna": 2}
+        assert gallery.forget(person="Anna").sightings == 2
+        assert set(gallery.pictures.names()) == {s.picture for s in gallery.find()}
+        assert gallery.verify().sound
+
+
+def test_two_threads_cannot_name_one_sighting_differently(
+    places: Places, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with places.create(encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        said: list[str] = []
+        both = threading.Barrier(2, timeout=0.5)
+        judge = People._require_once_per_frame
+
+        def slowly(self: People, *args: Any) -> None:
+            judge(self, *args)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()  # only two who judge at the same time come through at once
+
+        monkeypatch.setattr(People, "_require_once_per_frame", slowly)
+
+        def name(who: str) -> None:
+            try:
+                gallery.people.confirm(who, ids[:1])
+                said.append("done")
+            except InputError as error:
+                said.append(str(error))
+
+        threads = [threading.Thread(target=name, args=(who,)) for who in ("Anna", "Bert")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(text == "done" for text in said) == 1
+        assert any("carries the name" in text for text in said)
+
+
 def test_stats(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add([*crowd(2), Item(toy.person(9, 9, 9))]).ids
-        gallery.people.enrol("Anna", ids[:2])
+        gallery.people.enroll("Anna", ids[:2])
         stats = gallery.stats()
         assert (stats.sightings, stats.named, stats.people, stats.pictures) == (13, 2, 1, 13)
         assert stats.cameras == {"0": 4, "1": 4, "2": 4, "unknown": 1}
@@ -497,7 +567,7 @@ def test_verify_finds_what_is_wrong_and_compact_cleans(places: Places, encoder: 
 def test_all_vectors_are_made_again_by_another_model(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd(2)).ids
-        gallery.people.enrol("Anna", ids[:2])
+        gallery.people.enroll("Anna", ids[:2])
         other = ToyEncoder(seed=1, shift=90.0)
         assert gallery.reembed(other) == 12
         assert gallery.people.names() == {"Anna": 2}
@@ -534,7 +604,7 @@ def test_an_interrupted_reembedding_goes_on(
             gallery.reembed(Dies(seed=1))
         assert gallery.verify().stale
         # What changes in between is not lost, and what is deleted does not come back.
-        gallery.people.enrol("Anna", ids)
+        gallery.people.enroll("Anna", ids)
         gallery.forget(ids=ids[:3], erase=False)
         other = ToyEncoder(seed=1)
         new = gallery.reembed(other)
@@ -551,7 +621,7 @@ def test_a_copy_is_equal_and_can_be_brought_up_to_date(
     (tmp_path / "other").mkdir()
     with places.create(encoder) as source, other.create(source.model, "b") as target:
         ids = source.add(crowd(2)).ids
-        source.people.enrol("Anna", ids[:2])
+        source.people.enroll("Anna", ids[:2])
         assert source.copy_to(target) == 12
         assert source.copy_to(target) == 0
         assert list(target.find()) == list(source.find())

@@ -73,9 +73,9 @@ def test_a_gallery_from_the_first_picture_to_the_last_receipt(
     assert lines[0].startswith("  1  0.")
 
     ids = [r["id"] for r in found["results"]]
-    call(capsys, "enrol", "Anna", *g, ids[0], ids[1], "--same-frame")
+    call(capsys, "enroll", "Anna", *g, ids[0], ids[1], "--same-frame")
     Image.fromarray(toy.person(0, 9, 9)).save("extra.png")
-    call(capsys, "enrol", "Anna", *g, "extra.png", "--model", "m")
+    call(capsys, "enroll", "Anna", *g, "extra.png", "--model", "m")
     call(capsys, "reject", "Anna", *g, ids[2])
     assert "Anna: 3 sightings (0 confirmed, 1 rejected)" in call(capsys, "people", *g)
     call(capsys, "split", "Anna", ids[1], "--new", "Bert", *g)

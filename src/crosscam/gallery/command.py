@@ -21,7 +21,7 @@ VERBS: dict[str, str] = {
     "search": "Rank the gallery for a person, seen on pictures or known by name.",
     "show": "Write a page of what a gallery holds.",
     "people": "List the named people.",
-    "enrol": "Name the person that sightings or pictures show.",
+    "enroll": "Name the person that sightings or pictures show.",
     "confirm": "Say that sightings show a person; searches for them then use these.",
     "reject": "Say that sightings do not show a person; searches for them leave these out.",
     "release": "Take the names off sightings.",
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="where a server's gallery keeps its pictures")  # fmt: skip
         verb.add_argument("--json", action="store_true", help="print JSON")
         verb.add_argument("--quiet", action="store_true", help="no progress bar")
-    for name in ("add", "search", "enrol", "reembed"):
+    for name in ("add", "search", "enroll", "reembed"):
         required = name in ("add", "reembed")
         made[name].add_argument("--model", required=required, help="encoder folder")
     _add(made["add"])
@@ -64,14 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--after", metavar="TIME", help="ISO 8601 (UTC) or seconds")
     show.add_argument("--limit", type=int, default=200, help="at most so many sightings")
     show.add_argument("--out", type=Path, default=Path("gallery.html"), help="page to write")
+    forget.add_argument("--added-before", metavar="TIME",
+                        help="when they came into the gallery, which is always known")  # fmt: skip
     forget.add_argument("--reason", default="", help="goes into the receipt")
     forget.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
     forget.add_argument("--yes", action="store_true", help="do not ask")
     forget.add_argument("--later", action="store_true",
                         help="leave erasing the store's files to `compact`")  # fmt: skip
-    for name in ("enrol", "confirm", "reject"):
+    for name in ("enroll", "confirm", "reject"):
         made[name].add_argument("name", help="the person's name")
-        kinds = "ids or picture files" if name == "enrol" else "ids"
+        kinds = "ids or picture files" if name == "enroll" else "ids"
         made[name].add_argument("sightings", nargs="+", help=kinds)
         if name != "reject":
             made[name].add_argument("--same-frame", action="store_true",
@@ -157,7 +159,7 @@ def run(options: argparse.Namespace, load: Callable[[str], Any]) -> int:
         "compact": _run_compact,
         "stats": _run_stats,
         "verify": _run_verify,
-        "enrol": _run_enrol,
+        "enroll": _run_enroll,
     }
     return verbs.get(options.verb, _run_judgment)(options)
 
@@ -355,21 +357,21 @@ def _run_people(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_enrol(options: argparse.Namespace) -> int:
+def _run_enroll(options: argparse.Namespace) -> int:
     """Sightings by id, and pictures that are added first."""
     from crosscam.gallery import sources
 
     files = [Path(s) for s in options.sightings if Path(s).suffix]
     ids = [s for s in options.sightings if not Path(s).suffix]
     if files and not options.model:
-        raise InputError("to enrol from picture files, give --model.")
+        raise InputError("to enroll from picture files, give --model.")
     with _open(options, options.load(options.model) if options.model else None) as gallery:
         if files:
             added = gallery.add(sources.from_files(files).items)
             if added.broken:
                 raise DataError(f"nobody was enrolled. {added.text()}")
             ids += added.ids
-        changed = gallery.people.enrol(options.name, ids, same_frame=options.same_frame)
+        changed = gallery.people.enroll(options.name, ids, same_frame=options.same_frame)
     _print(options, [s.to_json() for s in changed],
            f"{len(changed):,} sightings show {options.name}")  # fmt: skip
     return 0
@@ -401,7 +403,9 @@ def _run_judgment(options: argparse.Namespace) -> int:
 def _run_forget(options: argparse.Namespace) -> int:
     where = _where(options)
     if not where:
-        raise InputError("say what to forget: --person, --camera, --before or --id.")
+        raise InputError(
+            "say what to forget: --person, --camera, --before, --added-before or --id."
+        )
     with _open(options) as gallery:
         if options.person and options.person not in gallery.people.names():
             raise InputError(gallery.people.unknown(options.person))
@@ -417,6 +421,7 @@ def _run_forget(options: argparse.Namespace) -> int:
             person=options.person,
             camera=options.camera,
             before=_time(options.before),
+            added_before=_time(options.added_before),
             ids=options.id,
             reason=options.reason,
             erase=not options.later,
@@ -508,6 +513,7 @@ def _where(options: argparse.Namespace) -> Any:
         cameras=(options.camera,) if options.camera else (),
         after=_time(getattr(options, "after", None)),
         before=_time(options.before),
+        added_before=_time(getattr(options, "added_before", None)),
     )
 
 

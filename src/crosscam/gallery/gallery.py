@@ -271,6 +271,7 @@ class Gallery:
         self.place = place
         self.pictures = pictures
         self.encoder = encoder
+        self.clock: Callable[[], float] = time.time  # seconds since 1970 UTC
         self._home, self._manifest, self._held = home, manifest, held
         self._changing = threading.RLock()
         self.model = _model(manifest)
@@ -492,7 +493,7 @@ class Gallery:
         if any(s.picture for s in items):
             raise InputError("a vector added by itself has no picture; add the picture instead.")
         ids: list[str] = []
-        own = {"model": self.model.short}
+        own = {"model": self.model.short, "added": round(self.clock(), 3)}
         with self._changing:
             for start in range(0, len(items), batch):
                 rows = array[start : start + batch]
@@ -518,6 +519,7 @@ class Gallery:
             frame=item.frame,
             track=item.track,
             source=item.source or (str(item.picture) if isinstance(item.picture, Path) else ""),
+            added=round(self.clock(), 3),
             box=item.box,
             quality=item.quality,
             person=person,
@@ -572,6 +574,7 @@ class Gallery:
         *,
         person: str | None = None,
         before: float | None = None,
+        added_before: float | None = None,
         camera: str | None = None,
         ids: Sequence[str] = (),
         reason: str = "",
@@ -587,6 +590,7 @@ class Gallery:
         Args:
             person: the name.
             before: seconds since 1970 UTC; sightings without a time stay.
+            added_before: the same, of when they came into the gallery, which is always known.
             camera: the camera.
             ids: sightings.
             reason: goes into the receipt.
@@ -598,6 +602,7 @@ class Gallery:
             persons=(person,) if person is not None else (),
             cameras=(camera,) if camera is not None else (),
             before=before,
+            added_before=added_before,
         )
         if not where:
             raise InputError("say what to forget: a person, a camera, a time or sightings.")
@@ -607,6 +612,11 @@ class Gallery:
                 gone.append(s.id)
                 names[s.picture] += 1
                 feedback += bool(s.person) + len(s.rejected)
+            # Pictures first: killed in between, the sightings are still there to ask for again.
+            names.pop("", None)
+            kept = self._shown(names, but=set(gone))
+            dead = [n for n in names if n not in kept]
+            self.pictures.delete(dead)
             if person is not None:
                 feedback += self._drop_rejections(person)
             if gone and self.points.erases:
@@ -614,10 +624,6 @@ class Gallery:
             for start in range(0, len(gone), 1000):
                 self.points.delete(Where(ids=tuple(gone[start : start + 1000])))
             self.points.flush()
-            names.pop("", None)
-            kept = self._shown(names)
-            dead = [n for n in names if n not in kept]
-            self.pictures.delete(dead)
             if erase and (gone or not self._erased()):
                 self._erase()
             erased = self._erased()
@@ -628,6 +634,8 @@ class Gallery:
             asked["camera"] = camera
         if before is not None:
             asked["before"] = format_time(before)
+        if added_before is not None:
+            asked["added before"] = format_time(added_before)
         if ids:
             asked["sightings"] = len(ids)
         now = time.time()
@@ -835,12 +843,12 @@ class Gallery:
         self.points.replace_payloads({s.id: s.payload() for s in touched})
         return len(touched)
 
-    def _shown(self, names: Iterable[str]) -> set[str]:
-        """Those of the pictures that some sighting still shows."""
+    def _shown(self, names: Iterable[str], *, but: set[str]) -> set[str]:
+        """Those of the pictures that some sighting shows, ``but`` these left out."""
         shown: set[str] = set()
         for some in _batches(names, 500):
             found = self.points.scan(Where(pictures=tuple(some)), fields=("picture",))
-            shown |= {p.payload["picture"] for p in found}
+            shown |= {p.payload["picture"] for p in found if p.id not in but}
         return shown
 
     def _pictures_used(self) -> set[str]:

@@ -9,10 +9,11 @@ asks with the sightings that carry the name and leaves out those that were rejec
 from __future__ import annotations
 
 import difflib
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from crosscam.errors import InputError
 from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from crosscam.gallery.gallery import Gallery
 
 __all__ = ["People", "Person"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Person:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _in_turn(change: Callable[Concatenate[People, P], T]) -> Callable[Concatenate[People, P], T]:
+    """What a change is judged by stays so until it is made: other threads' changes wait."""
+
+    @functools.wraps(change)
+    def held(self: People, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._gallery.changing():
+            return change(self, *args, **kwargs)
+
+    return held
 
 
 class People:
@@ -83,7 +98,8 @@ class People:
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         return f"nobody in the gallery is called {name!r} ({len(known):,} people).{hint}"
 
-    def enrol(self, name: str, ids: Sequence[str], *, same_frame: bool = False) -> list[Sighting]:
+    @_in_turn
+    def enroll(self, name: str, ids: Sequence[str], *, same_frame: bool = False) -> list[Sighting]:
         """Name the person that sightings show; adds to a person who is there already.
 
         Raises:
@@ -93,13 +109,15 @@ class People:
         """
         return self._name(name, ids, "enrolled", same_frame)
 
+    @_in_turn
     def confirm(self, name: str, ids: Sequence[str], *, same_frame: bool = False) -> list[Sighting]:
         """Say that sightings found by a search do show a person; their vectors join the template.
 
-        A rejection said before is taken back.  Raises as :meth:`enrol`.
+        A rejection said before is taken back.  Raises as :meth:`enroll`.
         """
         return self._name(name, ids, "confirmed", same_frame)
 
+    @_in_turn
     def reject(self, name: str, ids: Sequence[str]) -> list[Sighting]:
         """Say that sightings do not show a person; searches for them leave these out from now on.
 
@@ -124,6 +142,7 @@ class People:
             lambda s: replace(s, person="", how="", decided=time.time()),
         )
 
+    @_in_turn
     def rename(self, old: str, new: str) -> int:
         """Give a person another name that is free; returns of how many sightings."""
         new = clean_name(new)
@@ -131,6 +150,7 @@ class People:
             raise InputError(f"somebody is called {new!r} already; merge makes one person of two.")
         return self._move(old, new)
 
+    @_in_turn
     def merge(self, names: Sequence[str], into: str) -> int:
         """Make one person of several; returns how many sightings changed their name.
 
@@ -146,6 +166,7 @@ class People:
             raise InputError("merging needs two people; to change one person's name, rename them.")
         return sum(self._move(name, into) for name in others)
 
+    @_in_turn
     def split(self, name: str, ids: Sequence[str], new: str) -> list[Sighting]:
         """Make some of a person's sightings another person, and reject them for the first.
 

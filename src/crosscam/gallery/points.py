@@ -34,7 +34,7 @@ Vectors = npt.NDArray[np.float32]
 Quantization = Literal["none", "int8"]
 
 _KEYWORDS = ("camera", "track", "person", "picture", "rejected")
-_NUMBERS = ("time",)
+_NUMBERS = ("time", "added")
 _M, _EF_CONSTRUCT = 16, 128  # edges of a node and candidates while building the graph
 _EVERYTHING = 1_000_000
 
@@ -758,6 +758,9 @@ def _condition(models: Any, where: Where) -> Any:
     if where.after is not None or where.before is not None:
         between = (models.RangeFloat if edge else models.Range)(gte=where.after, lt=where.before)
         must.append(models.FieldCondition(key="time", range=between))
+    if where.added_before is not None:
+        until = (models.RangeFloat if edge else models.Range)(lt=where.added_before)
+        must.append(models.FieldCondition(key="added", range=until))
     if not must and not must_not:
         return None
     return models.Filter(must=must or None, must_not=must_not or None)

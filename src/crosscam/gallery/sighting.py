@@ -33,6 +33,7 @@ class Sighting:
     frame: str = ""  # two sightings of one camera with one frame stand side by side in it
     track: str = ""  # sightings of one camera and track were followed by a tracker
     source: str = ""  # the file it came from
+    added: float | None = None  # when it came into the gallery, seconds since 1970-01-01 UTC
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom in the frame
     quality: float | None = None  # 0..1, higher is better
     person: str = ""
@@ -74,7 +75,7 @@ class Sighting:
     def to_json(self) -> dict[str, Any]:
         """Plain values for people: the time as ISO 8601."""
         values = {"id": self.id, **self.payload()}
-        for key in ("time", "decided"):
+        for key in ("time", "added", "decided"):
             if key in values:
                 values[key] = format_time(values[key])
         return values
@@ -87,8 +88,8 @@ _PAYLOAD = tuple(f.name for f in fields(Sighting) if f.name != "id")
 class Where:
     """Which sightings are meant; everything given must hold.
 
-    ``after <= time < before``, in seconds since 1970 UTC; a sighting without a time is in no
-    range.
+    ``after <= time < before`` and ``added < added_before``, in seconds since 1970 UTC; a sighting
+    without a time is in no range of times.
     """
 
     ids: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ class Where:
     pictures: tuple[str, ...] = ()
     after: float | None = None
     before: float | None = None
+    added_before: float | None = None
 
     def __post_init__(self) -> None:
         if self.after is not None and self.before is not None and self.after >= self.before:
