@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crosscam.errors import InputError
+from crosscam.errors import DiskError, InputError
 from crosscam.serve.audit import AuditLog
 
 
@@ -115,3 +115,39 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert log.verify() == 80
+
+
+def test_a_full_disk_leaves_the_chain_whole(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "audit.jsonl"
+    log = filled(path)
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        with pytest.raises(DiskError, match="all lines before this one"):
+            log.append("c", "viewer", "search")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == size
+    assert log.append("c", "viewer", "search")["number"] == 6
+    assert log.verify() == 6
+
+
+def test_lines_cut_off_at_the_end_show(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = filled(path)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="not the last one"):
+        log.verify()
+
+
+def test_a_line_that_cannot_be_read_hides_no_other_and_outlives_retention(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = filled(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b'"nothing"\n', *lines[3:]]))
+    assert [e["number"] for e in log.entries()] == [5, 4, 2, 1]
+    assert log.trim(before=1003.0) == 2
+    with pytest.raises(InputError, match="line 1 is not a line of the log"):
+        log.verify()
