@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crosscam.cli import main
 from crosscam.decision import fit
 from crosscam.decision.trials import of_pairs
 from crosscam.errors import InputError
-from crosscam.serve.command import _calibration, _loopback
+from crosscam.serve.audit import AuditLog
+from crosscam.serve.command import _calibration, _loopback, _require_agreement
 from crosscam.serve.tokens import Role, Tokens
 
 
@@ -67,6 +70,23 @@ def test_a_server_gallery_needs_a_state_folder(capsys: pytest.CaptureFixture[str
 )  # fmt: skip
 def test_loopback(host: str, local: bool) -> None:
     assert _loopback(host) is local
+
+
+def test_a_first_start_does_not_delete_what_is_old(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_edge")
+    from crosscam.gallery import Gallery, Sighting
+    from crosscam.gallery.gallery import Model
+
+    now = time.time()
+    with Gallery.create(tmp_path / "g", Model("ab" * 32, 4)) as gallery:
+        gallery.add_vectors(np.eye(4)[:3], [Sighting("", time=t) for t in (now, now - 9e6, None)])
+        state = tmp_path / "state"
+        with pytest.raises(InputError, match="1 of 3 sightings are older than 30 days"):
+            _require_agreement(gallery, state, 30.0, "g")
+        _require_agreement(gallery, state, 0.0, "g")
+        _require_agreement(gallery, state, 365.0, "g")
+        AuditLog(state / "audit.jsonl").close()  # it was started before
+        _require_agreement(gallery, state, 30.0, "g")
 
 
 def test_the_calibration_of_another_encoder_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import importlib.resources
 import io
+import logging
 import math
 import secrets
 import threading
@@ -34,10 +35,11 @@ from starlette.exceptions import HTTPException
 import crosscam
 from crosscam.decision import Calibration
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
+from crosscam.files import write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
 from crosscam.image import decode
 from crosscam.serve.audit import AuditLog
-from crosscam.serve.guards import BodyLimit, SafeHeaders
+from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
 from crosscam.serve.limits import RateLimit
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Token, Tokens
@@ -76,7 +78,7 @@ class Service:
 
     Args:
         gallery: open, with its encoder.
-        state: folder of tokens, audit log and receipts.
+        state: folder of tokens and audit log.
         settings: how it behaves.
         calibration: what scores mean; without one, no probability and no decision is given.
         clock: seconds since 1970 UTC.
@@ -106,6 +108,10 @@ class Service:
         self.seconds = Histogram(
             "crosscam_request_seconds", "Time of a request", ["action"], registry=self.metrics
         )
+        self.failures = Counter(
+            "crosscam_retention_failures", "Times that old sightings could not be deleted",
+            registry=self.metrics,
+        )  # fmt: skip
         self.size = Gauge("crosscam_sightings", "Sightings kept", registry=self.metrics)
         self.size.set_function(lambda: len(self.gallery))
 
@@ -124,20 +130,27 @@ class Service:
         return hmac.new(self.salt, person.encode(), hashlib.sha256).hexdigest()[:16]
 
     def retain(self) -> dict[str, int]:
-        """Deletes what is older than it may be; returns how much."""
+        """Deletes what is older than it may be; returns how much.
+
+        A sighting is as old as its time says, and as long as it has been in the gallery: one
+        without a time, or with one in the future, does not stay for good.
+        """
         now, gone = self.clock(), {"sightings": 0, "audit": 0}
         if self.settings.retention_days:
-            before = now - 86_400 * self.settings.retention_days
-            receipt = self.gallery.forget(before=before, reason="retention")
-            gone["sightings"] = receipt.sightings
-            if receipt.sightings:
-                self.audit.append(
-                    "retention",
-                    "service",
-                    "forget",
-                    receipt=receipt.id,
-                    sightings=receipt.sightings,
+            cut = now - 86_400 * self.settings.retention_days
+            for time_before, added_before in ((cut, None), (None, cut)):
+                receipt = self.gallery.forget(
+                    before=time_before, added_before=added_before, reason="retention"
                 )
+                gone["sightings"] += receipt.sightings
+                if receipt.sightings:
+                    self.audit.append(
+                        "retention",
+                        "service",
+                        "forget",
+                        receipt=receipt.id,
+                        deleted=receipt.sightings,
+                    )
         if self.settings.audit_days:
             gone["audit"] = self.audit.trim(now - 86_400 * self.settings.audit_days)
         return gone
@@ -149,22 +162,28 @@ class Service:
         if it is None:
             return {**values, "decision": None}
         people = min(max(round(len(self.gallery) / it.sightings_per_person), 1), 100_000)
-        sure = it.threshold(far, people=people) if it.search_thresholds else it.threshold(far)
         maybe = it.threshold(far)
+        # Pairs alone say nothing of the best of a whole gallery: then nothing is decided.
+        sure = it.threshold(far, people=people) if it.search_thresholds else None
         prior = min(max(self.settings.present / people, 1e-9), 0.5)
         for entry in values["results"]:
             score = entry["score"]
             entry["probability"] = round(float(it.probability(score, prior)), 4)
             entry["decision"] = (
-                "match" if score > sure.score else "possible" if score > maybe.score else "unlikely"
+                "match"
+                if sure is not None and score > sure.score
+                else "possible"
+                if score > maybe.score
+                else "unlikely"
             )
         best = max((entry["score"] for entry in values["results"]), default=-1.0)
+        line = sure or maybe
         values["decision"] = {
-            "known": bool(best > sure.score),
+            "known": None if sure is None else bool(best > sure.score),
             "far": far,
-            "threshold": round(sure.score, 4),
-            "interval": [round(sure.low, 4), round(sure.high, 4)],
-            "extrapolated": sure.extrapolated,
+            "threshold": round(line.score, 4),
+            "interval": [round(line.low, 4), round(line.high, 4)],
+            "extrapolated": line.extrapolated,
             "people": people,
             "calibrated_on": it.data,
         }
@@ -232,15 +251,18 @@ def make_app(service: Service) -> FastAPI:
 
         def keep() -> None:
             while not stop.is_set():
-                with contextlib.suppress(CrosscamError):  # tried again in an hour
+                try:
                     service.retain()
+                except Exception:  # whatever it is: tried again in an hour, and not silently
+                    service.failures.inc()
+                    logging.getLogger(__name__).exception("old sightings could not be deleted")
                 stop.wait(_HOUR)
 
         worker = threading.Thread(target=keep, name="retention", daemon=True)
         worker.start()
         yield
         stop.set()
-        worker.join(timeout=10)
+        worker.join()  # what is being deleted is deleted, and in the log
 
     app = FastAPI(
         title="crosscam",
@@ -307,6 +329,8 @@ def make_app(service: Service) -> FastAPI:
 
     def who(names: list[str]) -> list[str]:
         return [service.pseudonym(name) for name in names]
+
+    app.add_middleware(Gate, known=lambda secret: service.tokens.find(secret) is not None)
 
     @app.middleware("http")
     async def measured(request: Request, call_next: Any) -> Any:
@@ -507,7 +531,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/people/{name}/enroll", tags=["people"])
     def enroll(name: Name, body: NamedSightings, token: Token = operator) -> Any:
         """Names the person that sightings show."""
-        found = gallery.people.enrol(name, body.ids, same_frame=body.same_frame)
+        found = gallery.people.enroll(name, body.ids, same_frame=body.same_frame)
         return changed(token, "enroll", [name], found, body.reason)
 
     @app.post("/api/people/{name}/confirm", tags=["people"])
@@ -648,6 +672,6 @@ def _salt(path: Path) -> bytes:
         return bytes.fromhex(path.read_text(encoding="ascii"))
     except FileNotFoundError:
         salt = secrets.token_bytes(32)
-        path.write_text(salt.hex(), encoding="ascii")
+        write_atomically(path, salt.hex())  # half a key would be one
         path.chmod(0o600)
         return salt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from crosscam.serve.tokens import Role, Tokens
 
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
+    from crosscam.gallery import Gallery
 
 __all__ = ["add_serve", "add_token", "serve", "token"]
 
 _HELP = {
-    "retention_days": "sightings older than this are deleted for good, hourly; 0 keeps them",
+    "retention_days": "sightings older than this, or kept for longer, are deleted for good, "
+    "hourly; 0 keeps them",
     "audit_days": "older lines of the audit log are removed; 0 keeps them",
     "require_reason": "refuse searches and deletions without a reason",
     "per_minute": "requests per token and minute",
@@ -38,6 +41,8 @@ _HELP = {
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``crosscam serve``."""
     parser.add_argument("--gallery", required=True, metavar="PLACE", help="folder, or server URL")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER",
+                        help="where a server's gallery keeps its pictures")  # fmt: skip
     parser.add_argument("--model", required=True, help="encoder or run folder")
     parser.add_argument("--state", type=Path, help="folder of tokens and audit log "
                         "(default: GALLERY.service)")  # fmt: skip
@@ -111,6 +116,7 @@ def serve(options: argparse.Namespace) -> int:
         import uvicorn
 
         from crosscam.serve.app import Service, make_app
+        from crosscam.serve.guards import hasty
     except ImportError as error:
         raise MissingExtraError(
             "the service needs: pip install 'crosscam[serve,gallery]'."
@@ -120,7 +126,13 @@ def serve(options: argparse.Namespace) -> int:
 
     encoder = Encoder.load(options.model)
     calibration = _calibration(resolve(options.model), encoder)
-    gallery = Gallery.create(options.gallery, encoder, doing="crosscam serve")
+    gallery = Gallery.create(
+        options.gallery, encoder, pictures=options.pictures, doing="crosscam serve"
+    )
+    with contextlib.ExitStack() as opened:
+        opened.callback(gallery.close)
+        _require_agreement(gallery, state, settings.retention_days, options.gallery)
+        opened.pop_all()
     service = Service(gallery, state, settings, calibration)
     scheme = "https" if options.tls_cert else "http"
     print(f"gallery   {options.gallery}: {len(gallery):,} sightings, {encoder.name}")
@@ -136,11 +148,32 @@ def serve(options: argparse.Namespace) -> int:
             log_level="warning",
             access_log=False,  # the audit log says who did what; addresses are nobody's business
             server_header=False,
+            http=hasty(settings.body_seconds),
             timeout_keep_alive=10,
             limit_concurrency=200,
             h11_max_incomplete_event_size=16_384,
         )
     return 0
+
+
+def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -> None:
+    """The first start of a service must not delete an archive that nobody thought of."""
+    if not days or (state / "audit.jsonl").exists():
+        return
+    from crosscam.gallery import Where, format_time
+
+    cut = time.time() - 86_400 * days
+    count = gallery.points.count
+    due = count(Where(before=cut)) + count(Where(added_before=cut))
+    due -= count(Where(before=cut, added_before=cut))
+    if due:
+        day = format_time(float(round(cut)))
+        raise InputError(
+            f"{due:,} of {len(gallery):,} sightings are older than {days:g} days, and this service "
+            "would delete them for good. Give --retention-days with what they may be kept (0: for "
+            f"ever), or delete them yourself: crosscam gallery forget --gallery {place} "
+            f"--before {day}"
+        )
 
 
 def _calibration(model: Path, encoder: Any) -> Calibration | None:

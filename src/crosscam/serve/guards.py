@@ -10,7 +10,9 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["BodyLimit", "SafeHeaders"]
+from crosscam.errors import CrosscamError
+
+__all__ = ["BodyLimit", "Gate", "SafeHeaders", "hasty"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,6 +31,32 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 """Sent with every answer: no script but our own, no framing, no guessing of types."""
+
+
+class Gate:
+    """Turns away whoever has no valid token, before anything that they send is read.
+
+    ``known`` tells whether a token is valid.  What it may do is judged later.
+    """
+
+    def __init__(self, app: App, known: Callable[[str], bool]) -> None:
+        self.app, self.known = app, known
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        guarded = path == "/metrics" or (path.startswith("/api/") and path != "/api/openapi.json")
+        if scope["type"] == "http" and guarded:
+            given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            kind, _, secret = given.partition(" ")
+            try:
+                if kind.lower() != "bearer" or not self.known(secret.strip()):
+                    await _refuse(send, 401, "a valid bearer token is needed.",
+                                  (b"www-authenticate", b"Bearer"))  # fmt: skip
+                    return
+            except CrosscamError as error:  # the file of tokens cannot be read
+                await _refuse(send, 503, str(error))
+                return
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:
@@ -110,12 +138,48 @@ class SafeHeaders:
         await self.app(scope, receive, with_headers)
 
 
-async def _refuse(send: Send, status: int, detail: str) -> None:
+def hasty(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, but a connection on which no request begins in time is closed.
+
+    Otherwise a few hundred clients that send nothing, or half of a header, shut out all others.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Hasty(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._late is not None:
+                self._late.cancel()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+            self._late = self.loop.call_later(seconds, self._give_up)
+
+        def _give_up(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:  # else a request is under way
+                self.transport.close()
+
+    return Hasty
+
+
+async def _refuse(send: Send, status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
     body = json.dumps({"detail": detail}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,8 @@ class ServiceSettings:
     """How a service behaves.
 
     Args:
-        retention_days: sightings older than this are deleted for good, every hour; 0 keeps them.
+        retention_days: sightings whose time is longer ago, or that have been in the gallery for
+            longer, are deleted for good, every hour; 0 keeps them.
         audit_days: lines of the audit log older than this are removed; 0 keeps them.
         require_reason: a search or a deletion without a reason is refused.
         per_minute: requests per token and minute.
@@ -24,7 +25,8 @@ class ServiceSettings:
         max_pixels: of one uploaded picture, judged before decoding.
         body_seconds: time a client has to send its request.
         searches: searches that run at a time; more wait, and far more are turned away.
-        far: false-accept rate that decisions promise, where the encoder is calibrated.
+        far: false-accept rate, in [0.001, 0.3], that decisions promise, where the encoder is
+            calibrated.
         present: share of searches, in (0, 1), whose person is in the gallery.
     """
 
@@ -50,6 +52,7 @@ class ServiceSettings:
         for name in ("retention_days", "audit_days"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name in ("far", "present"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        if not 0.001 <= self.far <= 0.3:  # other rates are not calibrated
+            raise InputError(f"far must be in [0.001, 0.3], got {self.far}.")
+        if not 0 < self.present < 1:
+            raise InputError(f"present must be between 0 and 1, got {self.present}.")

@@ -257,6 +257,11 @@ function verdict() {
       "This encoder has not been calibrated, so a score cannot be turned into a probability. ",
       make("code", {}, "crosscam calibrate"), " does that.");
   } else {
+    if (decision.known === null) {
+      box.replaceChildren(make("strong", {}, "Ranked, not decided. "), "This encoder was calibrated on pairs of pictures, which gives probabilities but says nothing of the best of a whole gallery. ",
+        make("code", {}, "crosscam calibrate --data"), " does.");
+      return;
+    }
     box.classList.add(decision.known ? "known" : "unknown");
     const rate = `${(100 * decision.far).toFixed(1)} %`;
     box.replaceChildren(make("strong", {}, decision.known ? "Probably seen here. " : "Unknown. "),
@@ -420,7 +425,7 @@ async function forget(name, found) {
 
 async function openAudit() {
   const log = await get("/api/audit?newest=200");
-  $("chain").textContent = log.whole ? `${log.lines.toLocaleString()} lines; the chain is whole: nothing was changed or removed by hand.` : log.fault;
+  $("chain").textContent = log.whole ? `${log.lines.toLocaleString()} lines; the chain of their hashes is whole.` : log.fault;
   const about = (e) => [e.person_name || e.person, ...(e.people_names || []).filter(Boolean),
     e.pictures && `${e.pictures.length} picture(s)`, e.sightings && `${e.sightings.length} sighting(s)`,
     e.deleted !== undefined && `${e.deleted} deleted`, e.camera && `camera ${e.camera}`,
