@@ -124,7 +124,7 @@ def calibrate_pairs(
     paths = sorted({p for a, b, _ in pairs for p in (a, b)})
     row = {path: i for i, path in enumerate(paths)}
     vectors = embed(paths)
-    a, b = (vectors[[row[pair[i]] for pair in pairs]] for i in (0, 1))
+    a, b = vectors[[row[p] for p, _, _ in pairs]], vectors[[row[p] for _, p, _ in pairs]]
     scores = np.clip((a * b).sum(1), -1.0, 1.0)
     same = np.array([pair[2] for pair in pairs])
     order = np.random.default_rng(seed).permutation(len(pairs))
@@ -186,7 +186,7 @@ def _trials(
     everything: tuple[_Sightings, _Sightings], people: npt.NDArray[np.int64] | None
 ) -> Trials:
     """Trials among ``people``; every one of them where None."""
-    parts = []
+    parts: list[Any] = []
     for sightings in everything:
         chosen = np.ones(len(sightings.pids), bool)
         if people is not None:
@@ -209,14 +209,14 @@ def _check(
     for far in RATES:
         above = calibration.threshold(far, people=strangers).score
         alarms = np.bincount(trials.query_person, best > above, trials.people)
-        counts = np.bincount(trials.query_person, minlength=trials.people)
+        counts = np.bincount(trials.query_person, minlength=trials.people).astype(float)
         accepted = (own > above) & (own > best)
         known = ~np.isnan(own)
         searches.append(
             {
                 "far": far,
                 "achieved": alarms.sum() / counts.sum(),
-                "interval": _interval(alarms, counts.astype(float)),
+                "interval": _interval(alarms.astype(float), counts),
                 "accepted": float(accepted[known].mean()),
                 "people": strangers,
             }
