@@ -233,7 +233,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     convert.add_argument("--size", default="256x128", help="HEIGHTxWIDTH it was trained with")
     convert.add_argument("--trained-on", default="unknown", help="the data, for the card")
     convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
-    convert.add_argument("--license", default="unknown", help="licence of the weights")
+    convert.add_argument("--license", default="unknown", help="license of the weights")
 
     doctor = command("doctor", _doctor, "Find out whether an encoder is whole and rightly fed.")
     doctor.add_argument("model", help="encoder or run folder, or name of a model")

@@ -96,7 +96,7 @@ def convert(
         size: height and width that the network was trained with.
         trained_on: the data, in words; goes into the card.
         terms: what its owners allow.
-        license: licence of the weights.
+        license: license of the weights.
 
     Raises:
         CheckpointError: a file that cannot be read without running code from it, that is none of
