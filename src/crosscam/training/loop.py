@@ -14,8 +14,8 @@ ends with the same weights, bit for bit on one CPU, as one that was not.
 
 from __future__ import annotations
 
-import dataclasses
 import contextlib
+import dataclasses
 import hashlib
 import math
 import sys
