@@ -1,6 +1,6 @@
 """A few pictures and their vectors, kept with an encoder, so that any later change shows.
 
-``crosscam export`` writes ``probe.safetensors`` beside the encoder: eight rendered people as one
+``crosscam export`` writes ``probe.npz`` beside the encoder: eight rendered people as one
 JPEG, and the vectors that the network itself gave for them.  Whoever decodes, resizes and runs
 the same must get the same vectors, within the bound of the card's proof, whatever runtime,
 processor or version does it.
@@ -9,6 +9,7 @@ processor or version does it.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -18,8 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from crosscam.card import Card, file_entry
 from crosscam.errors import CheckpointError, ImageError
@@ -27,7 +26,7 @@ from crosscam.image import Preprocess, decode
 
 __all__ = ["FILE", "Probe", "people", "read", "write"]
 
-FILE = "probe.safetensors"
+FILE = "probe.npz"
 
 _SHEET = 17  # people side by side in the picture that comes with the package
 _COUNT = 8  # of them are kept
@@ -64,11 +63,8 @@ def write(
     Image.fromarray(np.concatenate(people()[:_COUNT], axis=1)).save(jpeg, "JPEG", quality=90)
     crops = np.split(decode(jpeg.getvalue()), _COUNT, axis=1)
     vectors = np.concatenate([reference(preprocess.load(crop)[None]) for crop in crops])
-    tensors: dict[str, npt.NDArray[Any]] = {
-        "jpeg": np.frombuffer(jpeg.getvalue(), np.uint8),
-        "vectors": vectors.astype(np.float32),
-    }
-    save_file(tensors, folder / FILE)
+    encoded = np.frombuffer(jpeg.getvalue(), np.uint8)
+    np.savez(folder / FILE, jpeg=encoded, vectors=vectors.astype(np.float32))
     return file_entry(folder / FILE)
 
 
@@ -88,10 +84,10 @@ def read(folder: Path, card: Card) -> Probe | None:
             f"{card.name} lists. Copy the whole folder again, or export it again."
         )
     try:
-        tensors = load_file(path)
-        vectors = tensors["vectors"]
-        crops = np.split(decode(tensors["jpeg"].tobytes()), len(vectors), axis=1)
-    except (SafetensorError, KeyError, ValueError, ImageError) as error:
+        with np.load(path, allow_pickle=False) as arrays:
+            jpeg, vectors = arrays["jpeg"].tobytes(), arrays["vectors"]
+        crops = np.split(decode(jpeg), len(vectors), axis=1)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, ImageError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Export it again.") from error
     if vectors.dtype != np.float32 or vectors.shape[1:] != (card.dim,):
         raise CheckpointError(

@@ -220,9 +220,9 @@ def test_what_is_computed_differs_from_the_export(encoder: Path, run: Path, tmp_
 @pytest.mark.slow
 def test_kept_vectors_of_another_encoder(encoder: Path, tmp_path: Path) -> None:
     other = changed_onnx(encoder, tmp_path / "e")
-    data = bytearray((other / "probe.safetensors").read_bytes())
+    data = bytearray((other / "probe.npz").read_bytes())
     data[-1] ^= 1
-    (other / "probe.safetensors").write_bytes(data)
+    (other / "probe.npz").write_bytes(data)
     found = examine(other, only=["kept vectors"])["kept vectors"]
     assert found.status == "FAIL"
     assert "not the file that the card" in found.measured
