@@ -248,7 +248,10 @@ def test_two_processes_make_both_updates(rendered: Path, tmp_path: Path) -> None
     start = parse(None, [*settings(rendered), *more]).method
     torch.manual_seed(0)
     fresh = start.build(4).state_dict()
-    assert not torch.equal(a["decoder.paint.1.weight"], fresh["decoder.paint.1.weight"])
+    last = "decoder.paint.1.weight"
+    moved = float((a[last] - fresh[last]).abs().mean())
+    assert moved > 1e-4
+    assert float((a[last] - b[last]).abs().mean()) < 0.05 * moved
     for name in a:
         if name.startswith(("backbone.", "embedding.", "classifier.")) and not _is_buffer(name):
             torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
