@@ -53,7 +53,9 @@ def measure(people: Path, test: Path, count: int, steps: int, work: Path) -> dic
                                     sample.camid, split])  # fmt: skip
     epochs = max(2, round(steps * IMAGES_A_STEP / images))
     run = work / f"run{count}"
-    if not (run / "card.json").exists():
+    if (run / "recipe.yaml").exists():
+        loop.resume(run, device="cpu", progress=False)  # does nothing once it is finished
+    else:
         settings = ["data.name=csv", f"data.root={listed}", f"schedule.epochs={epochs}", *NET]
         loop.train(parse("cpu", settings), run, device="cpu", progress=False)
     card = json.loads((run / "card.json").read_text())
