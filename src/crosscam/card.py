@@ -7,6 +7,8 @@ An encoder is a folder.  ``card.json`` names its other files, with size and SHA-
     openvino  encoder.xml, encoder.bin
     torch     weights.safetensors, recipe.yaml
 
+and an export adds ``probe.npz``, pictures with the vectors they gave (:mod:`crosscam.probe`).
+
 All of them take the same: pictures uint8 [N, H, W, 3], RGB, N free, already decoded and resized
 by :mod:`crosscam.image`; and give the same: features float32 [N, D] of unit length.  What stands
 between is inside: (x / 255 - mean) / std, the network, the sum with the mirrored picture where
@@ -329,7 +331,7 @@ def _names(entries: Mapping[str, Any], fields: Mapping[str, Any], where: str) ->
 
 def _figure(figure: Mapping[str, Any]) -> str:
     parts = [str(figure.get("data", "?")), str(figure.get("variant") or "")]
-    name = " ".join(p for p in parts if p)
+    name = figure.get("title") or " ".join(p for p in parts if p)
     values = [
         f"{text} {figure[key]:.1%}"
         for key, text in (("rank1", "rank-1"), ("mAP", "mAP"), ("mINP", "mINP"))

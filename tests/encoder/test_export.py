@@ -64,7 +64,8 @@ def test_the_card_of_an_export(onnx_folder: Path) -> None:
     assert proof["bound"] == BOUNDS["fp32"]
     assert 0 < proof["largest_distance"] < 1e-4
     assert proof["spread"] > 100 * proof["largest_distance"]
-    assert sorted(p.name for p in onnx_folder.iterdir()) == ["card.json", "encoder.onnx"]
+    names = sorted(p.name for p in onnx_folder.iterdir())
+    assert names == ["card.json", "encoder.onnx", "probe.npz"]
 
 
 def test_the_maker_states_what_only_he_knows(toy_run: Path, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_figures_of_the_run_go_along_without_its_paths(toy_run: Path, tmp_path: 
         card = export(toy_run, tmp_path / "m", format="torch")
     finally:
         (folder / "evaluation.json").unlink()
-    assert card.figures == ({"data": "x", "mAP": 0.5},)
+    assert card.figures == ({"title": "x", "data": "x", "mAP": 0.5},)
     assert "x: mAP 50.0%" in card.text()
     assert not any("Not measured" in limit for limit in card.limits)
 
@@ -110,7 +111,8 @@ def test_openvino_files_give_the_same(toy_run: Path, onnx_folder: Path, tmp_path
                                       crops: list[npt.NDArray[np.uint8]]) -> None:  # fmt: skip
     export(toy_run, tmp_path / "m", format="openvino")
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
-        "card.json", "encoder.bin", "encoder.xml"
+        "card.json", "encoder.bin", "encoder.xml",
+        "probe.npz"
     ]  # fmt: skip
     a, b = (Encoder.load(f)(crops) for f in (tmp_path / "m", onnx_folder))
     np.testing.assert_allclose(a, b, atol=1e-5)
