@@ -218,5 +218,6 @@ def _figures(run: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue
         if isinstance(values, dict):
-            found.append({k: v for k, v in values.items() if k not in ("root", "seconds", "model")})
+            kept = {k: v for k, v in values.items() if k not in ("root", "seconds", "model")}
+            found.append({"title": path.parent.name, **kept})
     return found

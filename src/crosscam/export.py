@@ -385,6 +385,7 @@ def _measured(
     """Figures of the encoder on a data set; and its change, and cosines, against the network."""
     own = evaluate(encoder.embedder(), dataset, progress=progress)
     figure = {k: v for k, v in own.summary().items() if k not in ("root", "seconds", "model")}
+    figure = {"title": dataset.title, **figure}
     figure |= {"precision": encoder.card.precision, "runtime": encoder.runtime.name}
     if network is None:
         return figure, {}
