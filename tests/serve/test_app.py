@@ -500,3 +500,23 @@ def test_bad_fields_are_named(viewer: Caller) -> None:
     assert missing.status_code == 404
     nobody = viewer.get("/api/people/nobody")
     assert nobody.status_code == 404
+
+
+def test_strangers_who_look_alike_are_noticed(
+    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import crosscam.serve.app as app
+
+    monkeypatch.setattr(app, "_DRIFT_LEAST", 10)
+    low = [0.9] * 50 + [i / 1000 for i in range(200)]  # strangers were all below 0.2
+    running.service.calibration = fit(
+        of_pairs(low, [True] * 50 + [False] * 200), model="m", data="toys"
+    )
+    monkeypatch.setattr(
+        type(running.service.calibration), "drift",
+        lambda self, scores, far: app.Drift(far, float(len(scores)), len(scores), "alike"),
+    )  # fmt: skip
+    running.service.look_for_drift()
+    told = viewer.get("/api/calibration").json()["drift"]
+    assert told["warning"] == "alike"
+    assert told["pairs"] == PEOPLE * CAMERAS - 1

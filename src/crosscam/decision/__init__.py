@@ -5,6 +5,16 @@ people, ``fit`` learns from them what scores mean, a ``Calibration`` answers.
 """
 
 from crosscam.decision.calibration import Calibration, Drift, Threshold, fit
+from crosscam.decision.judgment import Judgment, judge
 from crosscam.decision.trials import Trials, collect
 
-__all__ = ["Calibration", "Drift", "Threshold", "Trials", "collect", "fit"]
+__all__ = [
+    "Calibration",
+    "Drift",
+    "Judgment",
+    "Threshold",
+    "Trials",
+    "collect",
+    "fit",
+    "judge",
+]

@@ -42,6 +42,9 @@ __all__ = ["Calibration", "CameraPair", "Drift", "Threshold", "fit", "search_ala
 
 Floats = npt.NDArray[np.float64]
 
+FILE = "calibration.json"
+"""Its name in the folder of the encoder it belongs to."""
+
 FORMAT = 1
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _SIZES = (1, 10, 100, 1000, 10_000, 100_000)
@@ -189,6 +192,16 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Writes JSON; a crash leaves the old file."""
         write_atomically(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1))
+
+    @classmethod
+    def beside(cls, model: Path, hash: str) -> Calibration | None:
+        """The calibration in the folder of an encoder, None if it has none.
+
+        Raises:
+            CheckpointError: as ``load``.
+        """
+        path = model / FILE
+        return cls.load(path, hash) if path.is_file() else None
 
     @classmethod
     def load(cls, path: Path, model: str | None = None) -> Calibration:

@@ -301,17 +301,43 @@ def _run_search(options: argparse.Namespace) -> int:
                 ids.append(gallery.people.get(options.person).best)
             asked += [gallery.picture(s) for s in gallery.sightings(ids)]
             found_page(options.out, found, asked)
+        said = _judged(options, gallery, [hit.score for hit in found])
+    values = found.to_json()
     lines = [
         f"{rank:3d}  {hit.score:.3f}  {_about(hit.sighting)}{_marks(hit)}"
         for rank, hit in enumerate(found, 1)
     ]
+    if said is not None:
+        for i, (chance, decision) in enumerate(
+            zip(said.probabilities, said.decisions, strict=True)
+        ):
+            lines[i] = f"{lines[i][:10]}  {chance:6.1%} {decision:8s}{lines[i][10:]}"
+            values["results"][i] |= {"probability": round(chance, 4), "decision": decision}
+        values["decision"] = said.to_json()
+        if said.known is not None:
+            line = f"{said.line.score:.3f}, which {said.line.far:.1%} of strangers' searches pass"
+            lines.append(
+                f"{'probably seen here' if said.known else 'UNKNOWN'}: "
+                f"{'above' if said.known else 'nobody is above'} {line}"
+            )
     lines += [f"note: {n}" for n in found.notes]
     if not found.hits:
         lines.append("nothing fits.")
     if options.out:
         lines.append(f"page  {options.out}")
-    _print(options, found.to_json(), "\n".join(lines))
+    _print(options, values, "\n".join(lines))
     return 0
+
+
+def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) -> Any:
+    """What the calibration of the model says, None without one."""
+    from crosscam.decision import Calibration, judge
+    from crosscam.models import resolve
+
+    if not options.model:
+        return None
+    calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
+    return None if calibration is None else judge(calibration, scores, len(gallery))
 
 
 def _about(s: Any) -> str:

@@ -9,10 +9,12 @@ does not postpone them.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import importlib.resources
 import io
+import itertools
 import logging
 import math
 import secrets
@@ -22,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 from fastapi import Body, Depends, FastAPI, File, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -33,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
 import crosscam
-from crosscam.decision import Calibration
+from crosscam.decision import Calibration, Drift, judge
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
 from crosscam.files import write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
@@ -47,6 +50,7 @@ from crosscam.serve.tokens import Role, Token, Tokens
 __all__ = ["Service", "make_app"]
 
 _HOUR = 3600.0
+_DRIFT_SAMPLE, _DRIFT_LEAST = 2000, 200  # sightings drawn, pairs needed
 _PICTURE_COST = 0.05  # of a request: a page of results has dozens of pictures
 _WAIT = 5.0  # seconds that a search waits for its turn before it is turned away
 
@@ -99,7 +103,7 @@ class Service:
         self.audit = AuditLog(state / "audit.jsonl", clock)
         self.limit = RateLimit(settings.per_minute, settings.burst)
         self.turns = threading.BoundedSemaphore(settings.searches)
-        self.started = clock()
+        self.drift: Drift | None = None
         self.salt = _salt(state / "salt")
         self.metrics = CollectorRegistry()
         self.requests = Counter(
@@ -161,33 +165,40 @@ class Service:
         it = self.calibration
         if it is None:
             return {**values, "decision": None}
-        people = min(max(round(len(self.gallery) / it.sightings_per_person), 1), 100_000)
-        maybe = it.threshold(far)
-        # Pairs alone say nothing of the best of a whole gallery: then nothing is decided.
-        sure = it.threshold(far, people=people) if it.search_thresholds else None
-        prior = min(max(self.settings.present / people, 1e-9), 0.5)
-        for entry in values["results"]:
-            score = entry["score"]
-            entry["probability"] = round(float(it.probability(score, prior)), 4)
-            entry["decision"] = (
-                "match"
-                if sure is not None and score > sure.score
-                else "possible"
-                if score > maybe.score
-                else "unlikely"
+        scores = [entry["score"] for entry in values["results"]]
+        said = judge(it, scores, len(self.gallery), far=far, present=self.settings.present)
+        for entry, chance, decision in zip(
+            values["results"], said.probabilities, said.decisions, strict=True
+        ):
+            entry["probability"], entry["decision"] = round(chance, 4), decision
+        return {**values, "decision": said.to_json()}
+
+    def look_for_drift(self) -> None:
+        """Compares scores of strangers in the gallery with those of the calibration.
+
+        Ids follow nothing but content, so neighbors in their order are sightings drawn blindly.
+        """
+        if self.calibration is None:
+            return
+        points = list(self.gallery.points.scan(Where(), vectors=True, limit=_DRIFT_SAMPLE))
+        scores = [
+            float(np.clip(a.vector @ b.vector, -1.0, 1.0))
+            for a, b in itertools.pairwise(points)
+            if a.vector is not None
+            and b.vector is not None
+            and not _one_person(
+                Sighting.from_payload(a.id, a.payload), Sighting.from_payload(b.id, b.payload)
             )
-        best = max((entry["score"] for entry in values["results"]), default=-1.0)
-        line = sure or maybe
-        values["decision"] = {
-            "known": None if sure is None else bool(best > sure.score),
-            "far": far,
-            "threshold": round(line.score, 4),
-            "interval": [round(line.low, 4), round(line.high, 4)],
-            "extrapolated": line.extrapolated,
-            "people": people,
-            "calibrated_on": it.data,
-        }
-        return values
+        ]
+        if len(scores) >= _DRIFT_LEAST:
+            self.drift = self.calibration.drift(scores, self.settings.far)
+
+
+def _one_person(a: Sighting, b: Sighting) -> bool:
+    """Whether two sightings are known to show one person."""
+    return (a.track_key is not None and a.track_key == b.track_key) or (
+        a.person != "" and a.person == b.person
+    )
 
 
 class _Strict(BaseModel):
@@ -253,9 +264,10 @@ def make_app(service: Service) -> FastAPI:
             while not stop.is_set():
                 try:
                     service.retain()
+                    service.look_for_drift()
                 except Exception:  # whatever it is: tried again in an hour, and not silently
                     service.failures.inc()
-                    logging.getLogger(__name__).exception("old sightings could not be deleted")
+                    logging.getLogger(__name__).exception("the hourly upkeep failed")
                 stop.wait(_HOUR)
 
         worker = threading.Thread(target=keep, name="retention", daemon=True)
@@ -630,6 +642,7 @@ def make_app(service: Service) -> FastAPI:
             "people": it.people,
             "far": settings.far,
             "measured": it.measured,
+            "drift": None if service.drift is None else dataclasses.asdict(service.drift),
         }
 
     # --- errors ---------------------------------------------------------------------------------

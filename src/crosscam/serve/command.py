@@ -18,6 +18,7 @@ from crosscam.serve.tokens import Role, Tokens
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
     from crosscam.gallery import Gallery
+    from crosscam.models import resolve
 
 __all__ = ["add_serve", "add_token", "serve", "token"]
 
@@ -179,13 +180,10 @@ def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -
 def _calibration(model: Path, encoder: Any) -> Calibration | None:
     from crosscam.decision import Calibration
 
-    path = model / "calibration.json"
-    if not path.is_file():
-        return None
     try:
-        return Calibration.load(path, encoder.hash)
+        return Calibration.beside(model, encoder.hash)
     except CheckpointError as error:
-        raise InputError(f"{error} (Or move {path} away to serve without decisions.)") from error
+        raise InputError(f"{error} (Or move it away to serve without decisions.)") from error
 
 
 def _state(options: argparse.Namespace) -> Path:

@@ -7,6 +7,7 @@ with the same ones.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def load_pairs(
         people.astype(np.int64),
         np.array([s.camid for s in samples]),
         make_sampler("shuffle", each, half, 1, seed),
-        recipe.augment,
+        # A texture is of the body's own left and right: a mirrored picture has another one.
+        dataclasses.replace(recipe.augment, flip=0.0),
         recipe.preprocess,
         seed=seed,
         device=device,

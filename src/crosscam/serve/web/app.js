@@ -440,6 +440,7 @@ async function openAbout() {
     $("means").textContent = "The score is the cosine similarity of two pictures' vectors: 1 is equal. This encoder has not been calibrated, so nobody can say here how likely a match is.";
     return;
   }
+  if (it.drift && it.drift.warning) say(`Careful: ${it.drift.warning}`, true);
   const row = ((it.measured || {}).pairs || []).find((r) => Math.abs(r.far - it.far) < 1e-9);
   $("means").textContent = `The probability comes from ${it.people} people of ${it.data}, where everybody is known. ` +
     (row ? `There, a threshold that promised ${(100 * row.far).toFixed(1)} % of wrong pairs let ${(100 * row.achieved).toFixed(2)} % pass on people it was not learned from, and found ${(100 * row.accepted).toFixed(0)} % of the right pairs. ` : "") +
