@@ -746,6 +746,8 @@ def _expect(card: Card) -> Iterator[str]:
 
 
 def _title(figure: Any) -> str:
+    if figure.get("title"):
+        return str(figure["title"])
     return " ".join(str(v) for v in (figure.get("data", "?"), figure.get("variant")) if v)
 
 
