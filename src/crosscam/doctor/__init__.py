@@ -724,9 +724,11 @@ def _expect(card: Card) -> Iterator[str]:
     measured = [f for f in card.figures if isinstance(f.get("rank1"), (int, float))]
     away = [f for f in measured if str(f.get("data", "")) not in home]
     for figure in away:
+        yield f"trained on {home}, measured on {_title(figure)}: {_values(figure)}."
+    if away:
         yield (
-            f"trained on {home}, measured on {_title(figure)}: {_values(figure)}. Expect about "
-            "this on cameras of your own."
+            "Expect something like this on cameras of your own, and measure: data sets differ much "
+            "among themselves."
         )
     for figure in measured:
         if figure not in away:
