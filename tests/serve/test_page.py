@@ -130,7 +130,7 @@ def test_search_confirm_and_forget_with_a_receipt(page: Any, tmp_path: Path) -> 
     assert "forget" in table
     assert "lost child" in table
     assert "Ada" not in table
-    assert "the chain is whole" in page.locator("#chain").inner_text()
+    assert "hashes is whole" in page.locator("#chain").inner_text()
 
 
 def test_the_keyboard_is_enough(page: Any, served: tuple[str, Running]) -> None:
