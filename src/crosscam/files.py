@@ -18,12 +18,13 @@ __all__ = ["disk_errors", "flush", "flush_folder", "replacing", "sha256", "write
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes ``path`` when the block ends without an error.
 
-    A crash or an error leaves the old file as it was.
+    A crash or an error leaves the old file as it was.  Processes that write the same file at the
+    same time do not disturb each other; the last one's stays.
 
     Raises:
         DiskError: the disk is full or cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     with disk_errors(path, "the file that was there" if path.exists() else "none"):
         try:
             yield temporary

@@ -275,7 +275,7 @@ def test_retention_goes_on_after_a_fault_and_counts_it(
             time.sleep(0.02)
         assert "crosscam_retention_failures_total 1.0" in viewer.get("/metrics").text
         assert "retention" in {t.name for t in threading.enumerate()}
-    assert "could not be deleted" in caplog.text
+    assert "the hourly upkeep failed" in caplog.text
     found.service.close()
 
 

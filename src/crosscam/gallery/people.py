@@ -126,7 +126,7 @@ class People:
         name = clean_name(name)
         if name not in self.names():
             raise InputError(self.unknown(name))
-        now = time.time()
+        now = round(time.time(), 3)
 
         def change(s: Sighting) -> Sighting:
             if s.person == name:
@@ -139,7 +139,7 @@ class People:
         """Take names off sightings, without a rejection."""
         return self._change(
             self._gallery.sightings(list(dict.fromkeys(ids))),
-            lambda s: replace(s, person="", how="", decided=time.time()),
+            lambda s: replace(s, person="", how="", decided=round(time.time(), 3)),
         )
 
     @_in_turn
@@ -185,7 +185,7 @@ class People:
                 f"a split takes some of the {len(own)} sightings of {name!r}, got {len(wanted)}; "
                 "to change the name of all, rename."
             )
-        now = time.time()
+        now = round(time.time(), 3)
 
         def change(s: Sighting) -> Sighting:
             rejected = tuple(sorted({*s.rejected, name} - {new}))
@@ -209,7 +209,7 @@ class People:
             )
         if not same_frame:
             self._require_once_per_frame(name, wanted)
-        now = time.time()
+        now = round(time.time(), 3)
 
         def change(s: Sighting) -> Sighting:
             # What was confirmed or enrolled before stays said that way.
