@@ -121,6 +121,25 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _data_arguments(export)
     export.add_argument("--quiet", action="store_true", help="no progress bars")
 
+    wrap = command("wrap", _wrap, "Make an encoder of an ONNX network of somebody else's.")
+    wrap.add_argument("source", type=Path, metavar="ONNX", help="takes float32 [N, 3, H, W]")
+    wrap.add_argument("out", type=Path, help="folder to create")
+    wrap.add_argument("--size", required=True, help="HEIGHTxWIDTH it was trained with")
+    wrap.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1] "
+                      "(default: ImageNet)")  # fmt: skip
+    wrap.add_argument("--std", type=float, nargs=3, metavar="S", help="of RGB in [0, 1] "
+                      "(default: ImageNet)")  # fmt: skip
+    wrap.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear")
+    wrap.add_argument("--channels", choices=("rgb", "bgr"), default="rgb", help="what it takes")
+    wrap.add_argument("--flip", action="store_true", help="add the mirrored picture's features")
+    wrap.add_argument("--format", choices=("onnx", "openvino"), default="onnx")
+    wrap.add_argument("--name", required=True, help="what it is called")
+    wrap.add_argument("--license", required=True, help="of the weights")
+    wrap.add_argument("--terms", required=True, help="what the owners of its data allow")
+    wrap.add_argument("--images", type=Path, metavar="FOLDER", help="pictures to check with "
+                      "(default: rendered people)")  # fmt: skip
+    wrap.add_argument("--quiet", action="store_true", help="no progress bars")
+
     embed = command("embed", _embed, "Write the vectors of a folder of pictures.")
     embed.add_argument("source", type=Path, help="folder of pictures, or of a data set")
     embed.add_argument("--model", required=True, help="encoder or run folder")
@@ -473,6 +492,38 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _wrap(options: argparse.Namespace) -> int:
+    from crosscam.export import Statement, wrap
+    from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+    preprocess = Preprocess(
+        size=_size(options.size),
+        interpolation=options.interpolation,
+        mean=tuple(options.mean or IMAGENET_MEAN),
+        std=tuple(options.std or IMAGENET_STD),
+    )
+    card = wrap(
+        options.source,
+        options.out,
+        preprocess=preprocess,
+        statement=Statement(options.name, options.license, options.terms),
+        channels=options.channels,
+        flip=options.flip,
+        format=options.format,
+        pictures=options.images,
+        progress=not options.quiet,
+    )
+    print(f"{card.text()}\nencoder: {options.out}\nnext:   crosscam doctor {options.out}")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if match is None:
+        raise InputError(f"--size must be HEIGHTxWIDTH, as 256x128, got {text!r}.")
+    return int(match[1]), int(match[2])
+
+
 def _embed(options: argparse.Namespace) -> int:
     from crosscam.embed import embed_dataset, embed_folder
     from crosscam.encoder import Encoder
@@ -570,16 +621,13 @@ def _prior(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from crosscam.convert import convert
 
-    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", options.size)
-    if match is None:
-        raise InputError(f"--size must be HEIGHTxWIDTH, as 256x128, got {options.size!r}.")
     found = convert(
         options.file,
         options.out,
         toolkit=options.toolkit,
         last_stride=options.last_stride,
         stem=options.stem,
-        size=(int(match[1]), int(match[2])),
+        size=_size(options.size),
         trained_on=options.trained_on,
         terms=options.terms,
         license=options.license,

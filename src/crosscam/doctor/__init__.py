@@ -127,7 +127,7 @@ def examine(
     if folder.suffix == ".onnx":
         raise InputError(
             f"{folder} is an ONNX file without a card, which does not say how it is fed. Make an "
-            "encoder of it first (crosscam.export.wrap; docs/convert.md)."
+            "encoder of it first (crosscam wrap; docs/convert.md)."
         )
     exported = is_encoder(folder)
     if not exported and not (folder / "recipe.yaml").is_file():
@@ -295,7 +295,7 @@ def _length(p: _Patient) -> Iterator[Finding]:
             "Vectors are not normalized: inner products are no cosines, and bright or sharp "
             "pictures score high with everybody.",
             "Divide by the length inside the encoder (`crosscam export` does, and so does "
-            "crosscam.export.wrap).",
+            "crosscam wrap).",
         )  # fmt: skip
         return
     yield Finding("length", "OK", measured, "")
@@ -595,7 +595,7 @@ def _channels(p: _Patient) -> Iterator[Finding]:
     yield from _other_feeding(
         p, "channels", others, False,
         "The network was trained on BGR pictures (as OpenCV reads them) and is fed RGB.",
-        "Export with the channels swapped inside (crosscam.export.wrap: channels=\"bgr\").",
+        "Export with the channels swapped inside (crosscam wrap --channels bgr).",
     )  # fmt: skip
 
 
