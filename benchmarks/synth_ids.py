@@ -101,9 +101,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for sets and runs")
     parser.add_argument("--train", type=Path, help="a rendered set with enough people to train on")
     parser.add_argument("--people", type=int, nargs="+", default=[50, 100, 200, 400, 800])
-    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--out", type=Path, default=Path("docs/img/synth_ids.svg"))
     args = parser.parse_args()
+    if len(set(args.people)) < 2:
+        parser.error("a curve needs two numbers of people or more, e.g. --people 50 800")
     args.work.mkdir(parents=True, exist_ok=True)
     people = args.train or synthesize(args.work / "train", max(args.people), 12, 1, seed=1,
                                       train_share=1.0, workers=2)  # fmt: skip
