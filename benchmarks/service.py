@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--searchers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--searches", type=int, default=100, help="per level of load")
     parser.add_argument("--format", default="openvino", help="of the encoder")
+    parser.add_argument("--index", action="store_true", help="index the gallery first (minutes)")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep gallery and encoder here")
     options = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         encoder = _encoder(folder, options.format)
-        gallery = _gallery(folder, encoder, options.sightings)
+        gallery = _gallery(folder, encoder, options.sightings, options.index)
         secret = Tokens(folder / "state" / "tokens.json").add(f"b{time.time_ns()}", Role.OPERATOR)
         service = Running(gallery, encoder, folder / "state")
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
@@ -119,7 +120,7 @@ def _encoder(folder: Path, kind: str) -> Path:
     return out
 
 
-def _gallery(folder: Path, encoder: Path, count: int) -> Path:
+def _gallery(folder: Path, encoder: Path, count: int, index: bool) -> Path:
     place = folder / f"gallery-{count}"
     if place.exists():
         return place
@@ -136,7 +137,8 @@ def _gallery(folder: Path, encoder: Path, count: int) -> Path:
             ]
             gallery.add_vectors(x, sightings)
         print(f"added {count:,} vectors in {time.monotonic() - start:.1f} s")
-        gallery.compact()
+        if index:
+            gallery.compact()
     return place
 
 
