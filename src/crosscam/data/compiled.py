@@ -9,26 +9,14 @@ the end of an array, and the test for that keeps a loop from being vectorized.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Array = np.ndarray[Any, Any]
+from crosscam.jit import Array, jit
 
 
-def _jit(function: Function) -> Function:
-    """Compile without the interpreter lock, and keep the result on disk where that is possible."""
-    try:
-        compiled: object = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # nowhere to write a cache (read-only installation without a home)
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast(Function, compiled)
-
-
-@_jit
+@jit
 def luminance(picture: Array) -> Any:
     """Sum over [H, W * 3] uint8 of the luma of Rec. 601, in units of 1 / 65536."""
     total = np.int64(0)
@@ -44,7 +32,7 @@ def luminance(picture: Array) -> Any:
     return total
 
 
-@_jit
+@jit
 def _enlarge(
     above: Array,
     below: Array,
@@ -68,7 +56,7 @@ def _enlarge(
             line[3 * x + c] = (value + 524288) >> 20
 
 
-@_jit
+@jit
 def _recolor(row: Array, matrix: Array, offset: Any, line: Array) -> None:
     m0, m1, m2, m3, m4, m5, m6, m7, m8 = matrix
     for x in range(len(row) // 3):
@@ -81,7 +69,7 @@ def _recolor(row: Array, matrix: Array, offset: Any, line: Array) -> None:
         line[3 * x + 2] = min(max(blue, 0), 255)
 
 
-@_jit
+@jit
 def render(
     pictures: Array,  # [N, H, W * 3] uint8
     rows: Array,  # [B] int64

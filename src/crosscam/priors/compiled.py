@@ -7,28 +7,16 @@ with a NaN among them is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
+
+from crosscam.jit import Array, jit
 
 __all__ = ["capsules", "halves", "triangles"]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Array = np.ndarray[Any, Any]
 
-
-def _jit(function: Function) -> Function:
-    """Compile without the interpreter lock, and keep the result on disk where that is possible."""
-    try:
-        compiled: object = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # nowhere to write a cache (read-only installation without a home)
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast(Function, compiled)
-
-
-@_jit
+@jit
 def _cells(low: float, high: float, count: int) -> Any:
     """First and last + 1 of the cells whose centers may lie between two numbers."""
     first = max(0.0, min(np.ceil(low - 0.5), float(count)))
@@ -36,7 +24,7 @@ def _cells(low: float, high: float, count: int) -> Any:
     return int(first), int(last)
 
 
-@_jit
+@jit
 def capsules(maps: Array, a: Array, b: Array, radius: Array, label: int) -> None:
     """Give ``label`` to all within ``radius`` [N] of the segments from ``a`` to ``b`` [N, 2]."""
     people, height, width = maps.shape
@@ -57,7 +45,7 @@ def capsules(maps: Array, a: Array, b: Array, radius: Array, label: int) -> None
                     maps[n, y, x] = label
 
 
-@_jit
+@jit
 def triangles(maps: Array, a: Array, b: Array, c: Array, label: int) -> None:
     """Give ``label`` to the triangles of ``a``, ``b`` and ``c`` [N, 2]."""
     people, height, width = maps.shape
@@ -77,7 +65,7 @@ def triangles(maps: Array, a: Array, b: Array, c: Array, label: int) -> None:
                     maps[n, y, x] = label
 
 
-@_jit
+@jit
 def halves(maps: Array, at: Array, direction: Array, old: int, label: int) -> None:
     """Give ``label`` to cells of ``old`` that lie beyond ``at`` [N, 2] along ``direction``."""
     people, height, width = maps.shape

@@ -11,31 +11,18 @@ whatever lies closer to a decision than that error is decided by ``exact_pairs``
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Array = np.ndarray[Any, Any]
+from crosscam.jit import Array, jit
 
 LANES = 32  # partial sums of an exact dot product; part of its definition, see exact_pairs
 SEGMENT = 256  # columns of a tile that are counted at a time: 1 KiB, stays in the L1 cache
 COSINE, EUCLIDEAN = 0, 1
 
 
-def _jit(function: Function) -> Function:
-    """Compile without the interpreter lock, and keep the result on disk where that is possible."""
-    njit: Any = numba.njit
-    try:
-        compiled = njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # nowhere to write a cache (read-only installation without a home)
-        compiled = njit(nogil=True, error_model="numpy")(function)
-    return cast(Function, compiled)
-
-
-@_jit
+@jit
 def _fold(lanes: Array) -> Any:
     half = LANES // 2
     while half:
@@ -45,7 +32,7 @@ def _fold(lanes: Array) -> Any:
     return lanes[0]
 
 
-@_jit
+@jit
 def _dot(x: Array, y: Array, lanes: Array) -> Any:
     n = x.shape[0]
     full = n - n % LANES
@@ -59,7 +46,7 @@ def _dot(x: Array, y: Array, lanes: Array) -> Any:
     return _fold(lanes)
 
 
-@_jit
+@jit
 def _squared_distance(x: Array, y: Array, lanes: Array) -> Any:
     n = x.shape[0]
     full = n - n % LANES
@@ -75,14 +62,14 @@ def _squared_distance(x: Array, y: Array, lanes: Array) -> Any:
     return _fold(lanes)
 
 
-@_jit
+@jit
 def _exact(kind: int, x: Array, y: Array, x_inverse: float, y_inverse: float, lanes: Array) -> Any:
     if kind == COSINE:
         return _dot(x, y, lanes) * (x_inverse * y_inverse)
     return -_squared_distance(x, y, lanes)
 
 
-@_jit
+@jit
 def exact_pairs(
     kind: int,
     x: Array,
@@ -105,7 +92,7 @@ def exact_pairs(
         out[p] = _exact(kind, x[i], y[j], x_inverse[i], y_inverse[j], lanes)
 
 
-@_jit
+@jit
 def square_norms(x: Array, out: Array) -> None:
     """The squared length of every row in float64, summed as in ``exact_pairs``."""
     lanes = np.empty(LANES, np.float64)
@@ -113,7 +100,7 @@ def square_norms(x: Array, out: Array) -> None:
         out[i] = _dot(x[i], x[i], lanes)
 
 
-@_jit
+@jit
 def mask_tile(tile: Array, start: Array, position: Array, column: int) -> None:
     """Set the tile to -inf at ``position[start[i]:start[i + 1]]`` (ascending) of every row i.
 
@@ -136,7 +123,7 @@ def mask_tile(tile: Array, start: Array, position: Array, column: int) -> None:
 # turn them into vector instructions, ten times faster.
 
 
-@_jit
+@jit
 def _count_at_least(values: Array, bound: Any) -> Any:
     n = np.int32(0)
     for i in range(values.shape[0]):
@@ -144,7 +131,7 @@ def _count_at_least(values: Array, bound: Any) -> Any:
     return n
 
 
-@_jit
+@jit
 def _count_both(values: Array, lower: Any, upper: Any) -> Any:
     at_least, above = np.int32(0), np.int32(0)
     for i in range(values.shape[0]):
@@ -153,7 +140,7 @@ def _count_both(values: Array, lower: Any, upper: Any) -> Any:
     return at_least, above
 
 
-@_jit
+@jit
 def _count_outside(values: Array, low: Any, high: Any) -> Any:
     n = np.int32(0)
     for i in range(values.shape[0]):
@@ -161,7 +148,7 @@ def _count_outside(values: Array, low: Any, high: Any) -> Any:
     return n
 
 
-@_jit
+@jit
 def _count_outside_each(values: Array, low: Array, high: Array) -> Any:
     n = np.int32(0)
     for i in range(values.shape[0]):
@@ -169,7 +156,7 @@ def _count_outside_each(values: Array, low: Array, high: Array) -> Any:
     return n
 
 
-@_jit
+@jit
 def count_tile(
     tile: Array,
     start: Array,
@@ -220,7 +207,7 @@ def count_tile(
     return n_pairs
 
 
-@_jit
+@jit
 def settle_pairs(
     tile: Array,
     column: int,
@@ -247,12 +234,12 @@ def settle_pairs(
                 counts[m] += 1
 
 
-@_jit
+@jit
 def _worse(score: float, index: int, other_score: float, other_index: int) -> Any:
     return score < other_score or (score == other_score and index > other_index)
 
 
-@_jit
+@jit
 def _replace_worst(scores: Array, indices: Array, score: float, index: int) -> None:
     """Put a pair in place of the root of a heap whose root is its worst pair."""
     k = scores.shape[0]
@@ -273,7 +260,7 @@ def _replace_worst(scores: Array, indices: Array, score: float, index: int) -> N
     indices[at] = index
 
 
-@_jit
+@jit
 def offer_rows(
     tile: Array,
     kind: int,
@@ -329,7 +316,7 @@ def offer_rows(
                     ceiling = np.float32(unit * score + error[i])
 
 
-@_jit
+@jit
 def offer_columns(
     tile: Array,
     kind: int,
@@ -375,7 +362,7 @@ def offer_columns(
                     low[c] = unit * score + error[j]
 
 
-@_jit
+@jit
 def histogram_tile(tile: Array, low: float, per_bin: float, counts: Array) -> None:
     """Add the finite scores of a tile to equal bins that start at ``low``, clipped at the ends."""
     last = counts.shape[0] - 1
@@ -387,7 +374,7 @@ def histogram_tile(tile: Array, low: float, per_bin: float, counts: Array) -> No
             counts[min(max(at, 0), last)] += 1
 
 
-@_jit
+@jit
 def _reciprocal(neighbours: Array, i: int, k: int, out: Array) -> Any:
     """R(i, k): the items of i's list of k + 1 whose own lists of k + 1 hold i."""
     n = 0
@@ -401,7 +388,7 @@ def _reciprocal(neighbours: Array, i: int, k: int, out: Array) -> Any:
     return n
 
 
-@_jit
+@jit
 def expand_neighbours(
     neighbours: Array, k1: int, half: int, begin: int, end: int, out: Array, sizes: Array
 ) -> None:
@@ -433,7 +420,7 @@ def expand_neighbours(
         sizes[i] = unique
 
 
-@_jit
+@jit
 def average_rows(
     neighbours: Array,
     k2: int,
@@ -474,7 +461,7 @@ def average_rows(
     return filled
 
 
-@_jit
+@jit
 def transpose_rows(
     start: Array,
     column: Array,
@@ -500,7 +487,7 @@ def transpose_rows(
             at[c] += 1
 
 
-@_jit
+@jit
 def overlap_rows(
     start: Array,
     column: Array,
