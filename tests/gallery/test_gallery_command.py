@@ -17,7 +17,7 @@ from test_video import save
 from toy_gallery import ToyEncoder
 
 from crosscam.cli import main
-from crosscam.gallery import Gallery
+from crosscam.gallery import Gallery, Where
 
 
 @pytest.fixture
@@ -105,6 +105,35 @@ def test_a_gallery_from_the_first_picture_to_the_last_receipt(
     assert "10 sightings: all whole" in call(capsys, "verify", *g)
     next(Path("g/pictures").rglob("*.jpg")).unlink()
     assert "PROBLEMS" in call(capsys, "verify", *g, status=1)
+
+
+def test_a_copy_is_quantized_or_not_as_it_is_said(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = ("add", "crops", "--model", "m", "--gallery")
+    call(capsys, *add, "plain")
+    text = call(capsys, *add, "plain", "--int8", status=1)
+    assert "crosscam gallery copy plain NEW --int8" in text
+    call(capsys, "copy", "plain", "small", "--int8")
+    call(capsys, *add, "small", "--int8")  # which is now possible
+    call(capsys, "copy", "small", "same")
+    call(capsys, "copy", "small", "back", "--no-int8")
+    kinds = [
+        values(capsys, "stats", "--gallery", name)["quantization"]
+        for name in ("plain", "small", "same", "back")
+    ]
+    assert kinds == ["none", "int8", "int8", "none"]
+    with Gallery.open("plain") as a, Gallery.open("back") as b:  # not a bit is lost on the way
+        there, back = ({p.id: p for p in g.points.scan(Where(), vectors=True)} for g in (a, b))
+        assert there.keys() == back.keys()
+        for id, point in there.items():
+            np.testing.assert_array_equal(point.vector, back[id].vector)
+            assert point.payload == back[id].payload
+    assert "'none'" in call(capsys, "copy", "small", "plain", "--int8", status=1)
+    call(capsys, "copy", "small", "plain")  # without a word, it stays what it is
+    with pytest.raises(SystemExit):
+        main(["gallery", "copy", "small", "x", "--int8", "--no-int8"])
+    assert not Path("x").exists()
 
 
 def test_lists_and_films_are_added_by_their_name(

@@ -91,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     copy.add_argument("target", metavar="TO", help="folder, or http://host:6333/NAME")
     copy.add_argument("--to-pictures", type=Path, metavar="FOLDER",
                       help="where the copy keeps its pictures, if it is on a server")  # fmt: skip
+    kind = copy.add_mutually_exclusive_group()
+    kind.add_argument("--int8", action="store_const", const="int8", dest="quantization",
+                      help="make the copy with scalar quantization (default: as FROM)")  # fmt: skip
+    kind.add_argument("--no-int8", action="store_const", const="none", dest="quantization",
+                      help="make the copy without it")  # fmt: skip
 
 
 def _add(add: argparse.ArgumentParser) -> None:
@@ -181,8 +186,8 @@ def _run_add(options: argparse.Namespace) -> int:
     ) as gallery:
         if options.int8 and gallery.quantization != "int8":
             raise InputError(
-                f"{options.gallery} was made without quantization. `crosscam gallery copy` into a "
-                "gallery that has it."
+                f"{options.gallery} was made without quantization. Make one that has it: "
+                f"crosscam gallery copy {options.gallery} NEW --int8."
             )
         for kind, paths in sources:
             if kind == "video":
@@ -504,10 +509,15 @@ def _run_copy(options: argparse.Namespace) -> int:
                 options.target,
                 source.model,
                 pictures=options.to_pictures,
-                quantization=source.quantization,
+                quantization=options.quantization or source.quantization,
                 doing=doing,
             )
         )
+        if options.quantization not in (None, target.quantization):
+            raise InputError(
+                f"{options.target} is there already, and has the quantization "
+                f"{target.quantization!r}. Copy into a new one, or leave --int8 and --no-int8 out."
+            )
         advance = stack.enter_context(_bar("copying", len(source), options))
         new = source.copy_to(target, progress=advance)
         count = len(target)
