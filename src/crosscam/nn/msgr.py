@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from crosscam.errors import InputError, RecipeError
 from crosscam.nn.stages import Backbone
+from crosscam.nn.twice import QuickBatchNorm
 from crosscam.types import Batch
 
 __all__ = ["GradientRegularizer", "worst_perturbation"]
@@ -148,7 +149,8 @@ class GradientRegularizer:
             terms, _, _ = self._run(losses, batch, backbone, moves)
             penalty = self._penalty(gradients)
         else:
-            terms, maps, numbers = self._run(losses, batch, backbone)
+            with QuickBatchNorm():
+                terms, maps, numbers = self._run(losses, batch, backbone)
             total = torch.stack(list(terms.values())).sum()
             penalty = self._penalty(self._gradients(total, maps, numbers, twice=True))
             terms["msgr"] = self.weight * penalty

@@ -1,0 +1,91 @@
+"""Batch normalization with a quick second derivative, against PyTorch's and finite differences."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crosscam.nn.twice import QuickBatchNorm, batch_norm
+
+SHAPES = [(5, 3), (4, 3, 5, 2)]
+
+
+def rows(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    made = torch.Generator().manual_seed(1)
+    return tuple(  # type: ignore[return-value]
+        torch.randn(size, dtype=torch.float64, generator=made).requires_grad_()
+        for size in (shape, 3, 3)
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_derivatives_agree_with_finite_differences(shape: tuple[int, ...]) -> None:
+    def quick(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return batch_norm(x, None, None, weight, bias, 0.1, 1e-2)
+
+    assert torch.autograd.gradcheck(quick, rows(shape))
+    assert torch.autograd.gradgradcheck(quick, rows(shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("uses", ["x", "weight", "bias", "all"])
+def test_second_derivatives_are_those_of_pytorch(shape: tuple[int, ...], uses: str) -> None:
+    def second(mode: contextlib.AbstractContextManager[object]) -> tuple[Tensor, ...]:
+        inputs = rows(shape)
+        with mode:
+            y = F.batch_norm(inputs[0], None, None, *inputs[1:], True)
+        loss = y.pow(3).sum() + (y * y.roll(1, 0)).sum()
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        parts = dict(zip(("x", "weight", "bias"), first, strict=True))
+        chosen = parts.values() if uses == "all" else [parts[uses]]
+        total = torch.stack([g.pow(2).sum() for g in chosen]).sum() + y.sin().sum()
+        return torch.autograd.grad(total, inputs)
+
+    for ours, theirs in zip(
+        second(QuickBatchNorm()), second(contextlib.nullcontext()), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_running_statistics_and_outputs_are_those_of_the_layer() -> None:
+    x = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(1))
+    layer, same = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    with QuickBatchNorm():
+        y = layer(x)
+        frozen = layer.eval()(x)
+    assert torch.equal(y, same(x))
+    assert torch.equal(frozen, same.eval()(x))
+    for name, value in same.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], value), name
+    assert "Normalize" in type(y.grad_fn).__name__
+    assert "Normalize" not in type(frozen.grad_fn).__name__
+
+
+def test_in_bfloat16_it_is_at_least_as_exact_as_pytorch() -> None:
+    made = torch.Generator().manual_seed(1)
+    x, g, v = (torch.randn(16, 8, 8, 4, generator=made).bfloat16() for _ in range(3))
+    weight = torch.rand(8, generator=made) + 0.5
+
+    def second(
+        kind: torch.dtype, mode: contextlib.AbstractContextManager[object]
+    ) -> tuple[Tensor, ...]:
+        # Weights of a layer stay wide where its maps are bfloat16, as inside autocast.
+        wide = torch.float64 if kind == torch.float64 else torch.float32
+        inputs = (x.to(kind), weight.to(wide), torch.zeros(8, dtype=wide))
+        inputs = tuple(t.requires_grad_() for t in inputs)
+        outer = g.to(kind).requires_grad_()
+        with mode:
+            y = F.batch_norm(inputs[0], None, None, *inputs[1:], True)
+        (gx,) = torch.autograd.grad(y, inputs[0], outer, create_graph=True)
+        return torch.autograd.grad(gx, (inputs[0], inputs[1], outer), v.to(kind))
+
+    truth = second(torch.float64, contextlib.nullcontext())
+    ours = second(torch.bfloat16, QuickBatchNorm())
+    theirs = second(torch.bfloat16, contextlib.nullcontext())
+    for exact, near, far in zip(truth, ours, theirs, strict=True):
+        assert (near.double() - exact).norm() <= 1.1 * (far.double() - exact).norm()
+        assert (near.double() - exact).norm() < 0.01 * exact.norm()
