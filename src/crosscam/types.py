@@ -32,6 +32,27 @@ JUNK_PID = -1
 DISTRACTOR_PID = 0
 """Person id of Market-1501 distractors: they stay in the gallery and match nobody."""
 
+BODY_PARTS = (
+    "background",
+    "head",
+    "torso",
+    "left arm",
+    "right arm",
+    "left hand",
+    "right hand",
+    "left leg",
+    "right leg",
+    "left foot",
+    "right foot",
+    "hair",
+    "top",
+    "bottom",
+    "shoes",
+    "bag",
+    "hat",
+)
+"""Labels of a part map by number; 1 to 10 are bare skin, and the parts of an IUV map."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from crosscam.methods import BackboneSettings
-from crosscam.methods.parts import LABELS, Parts, label_shares
+from crosscam.methods.parts import Parts, label_shares
 from crosscam.priors.labels import channel_table
-from crosscam.synth.body import PARTS
-from crosscam.types import Batch, Prior
+from crosscam.types import BODY_PARTS, Batch, Prior
 
 SMALL = BackboneSettings("resnet18", last_stride=2, width=0.25)
 
@@ -25,28 +24,27 @@ def build() -> Parts:
 
 def of_labels(labels: torch.Tensor) -> torch.Tensor:
     """Masks [B, 16, h, w] as the store makes them of label maps [B, h, w]."""
-    table = torch.from_numpy(channel_table(PARTS, Parts.parts))
+    table = torch.from_numpy(channel_table(BODY_PARTS, Parts.parts))
     return table[labels].permute(0, 3, 1, 2).float() / 255
 
 
 def batch(size: tuple[int, int] = (64, 32)) -> Batch:
     random = torch.Generator().manual_seed(3)
-    labels = torch.randint(0, len(PARTS), (6, *size), generator=random)
+    labels = torch.randint(0, len(BODY_PARTS), (6, *size), generator=random)
     pids = torch.arange(3).repeat_interleave(2)
     images = torch.randn(6, 3, *size, generator=random)
     return Batch(images, pids, torch.zeros_like(pids), {Prior.MASKS: of_labels(labels)})
 
 
 def test_the_labels_are_the_renderers() -> None:
-    assert LABELS == PARTS
-    assert Parts.labels == PARTS
-    assert Parts.parts == PARTS[1:]
+    assert Parts.labels == BODY_PARTS
+    assert Parts.parts == BODY_PARTS[1:]
 
 
 def test_shares_give_back_the_labels_that_masks_were_made_of() -> None:
-    labels = torch.arange(len(PARTS)).view(1, 1, -1)
+    labels = torch.arange(len(BODY_PARTS)).view(1, 1, -1)
     shares = label_shares(of_labels(labels))
-    assert torch.equal(shares[0, :, 0], torch.eye(len(PARTS)))
+    assert torch.equal(shares[0, :, 0], torch.eye(len(BODY_PARTS)))
 
 
 def test_shares_of_mixed_cells_sum_to_one() -> None:
@@ -109,9 +107,11 @@ def test_what_is_shown_is_the_likeliest_label_and_the_person() -> None:
 def test_learns_two_colors() -> None:
     random = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 2, (6, 4, 2), generator=random)
-    labels = torch.where(labels == 1, PARTS.index("top"), PARTS.index("bottom"))
+    labels = torch.where(labels == 1, BODY_PARTS.index("top"), BODY_PARTS.index("bottom"))
     labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
-    images = torch.where(labels[:, None] == PARTS.index("top"), 1.0, -1.0).expand(-1, 3, -1, -1)
+    images = torch.where(labels[:, None] == BODY_PARTS.index("top"), 1.0, -1.0).expand(
+        -1, 3, -1, -1
+    )
     pids = torch.zeros(6, dtype=torch.int64)
     given = Batch(images.contiguous(), pids, pids, {Prior.MASKS: of_labels(labels)})
     net = build().train()

@@ -12,8 +12,8 @@ from PIL import Image
 
 from crosscam.errors import DataError
 from crosscam.priors import compiled, labels, skeleton
-from crosscam.synth.body import COCO, PARTS
-from crosscam.types import Sample
+from crosscam.synth.body import COCO
+from crosscam.types import BODY_PARTS, Sample
 
 # An upright person in 40 x 20 cells: x, y in cells.
 UPRIGHT = {
@@ -174,7 +174,7 @@ def test_fourteen_joints_give_a_head_between_its_top_and_the_neck() -> None:
 # --- labels and channels ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [PARTS, skeleton.LABELS])
+@pytest.mark.parametrize("names", [BODY_PARTS, skeleton.LABELS])
 def test_channels_cover_the_person_and_do_not_overlap(names: tuple[str, ...]) -> None:
     table = labels.channel_table(names, ("whole", "upper", "lower", *labels.SEMANTIC)) > 0
     whole, upper, lower, *six = table.T

@@ -7,11 +7,12 @@ import pytest
 from slow_renderer import rasterize_slowly
 
 from crosscam.synth import raster
-from crosscam.synth.body import ARM, CHART, HAND, LEG, PARTS, TORSO, body
+from crosscam.synth.body import ARM, CHART, HAND, LEG, TORSO, body
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.identity import draw_identity
 from crosscam.synth.person import make_person
 from crosscam.synth.render import HEIGHT, WIDTH, Look, _folds, encode, render_shot
+from crosscam.types import BODY_PARTS
 
 CLEAR = Look(occluder=0.0, neighbors=(1.0, 0.0, 0.0), misalign=0.0, cut=0.0)
 
@@ -167,7 +168,7 @@ def test_files_hold_what_they_say(shots) -> None:
     np.testing.assert_array_equal((packed & 32) > 0, shot.person)
     iuv = np.asarray(Image.open(io.BytesIO(files["iuv"])))
     np.testing.assert_array_equal(iuv, shot.iuv[::2, ::2])
-    assert shot.part.max() < len(PARTS)
+    assert shot.part.max() < len(BODY_PARTS)
     sizes = [sum(len(v) for v in encode(s).values()) for _, s in shots]
     assert np.mean(sizes) < 14_000
 

@@ -28,27 +28,7 @@ from torch.nn import functional as F
 from crosscam.errors import RecipeError
 from crosscam.methods import BackboneSettings, Method, unit
 from crosscam.nn import layers
-from crosscam.types import Batch, Prior
-
-LABELS = (
-    "background",
-    "head",
-    "torso",
-    "left arm",
-    "right arm",
-    "left hand",
-    "right hand",
-    "left leg",
-    "right leg",
-    "left foot",
-    "right foot",
-    "hair",
-    "top",
-    "bottom",
-    "shoes",
-    "bag",
-    "hat",
-)
+from crosscam.types import BODY_PARTS, Batch, Prior
 
 COLORS = (
     (0, 0, 0),
@@ -91,7 +71,7 @@ class Parts(Method):
         "on rendered people"
     )
     needs = frozenset({Prior.MASKS})
-    parts = LABELS[1:]
+    parts = BODY_PARTS[1:]
     recipe: ClassVar[Mapping[str, Any]] = {
         "sampler.kind": "shuffle",
         "augment.erase": 0.0,
@@ -105,7 +85,7 @@ class Parts(Method):
         "schedule.warmup_epochs": 0.5,
     }
 
-    labels: tuple[str, ...] = LABELS
+    labels: tuple[str, ...] = BODY_PARTS
     """What the channels of ``predict`` mean."""
 
     def __init__(
@@ -175,7 +155,7 @@ def label_shares(masks: Tensor) -> Tensor:
     A channel of masks may hold others (``INSIDE``), which are taken off it; what no part covers
     is background.
     """
-    names = LABELS[1:]
+    names = BODY_PARTS[1:]
     shares = [masks[:, i] for i in range(len(names))]
     for name, inner in INSIDE.items():
         held = sum(masks[:, names.index(label)] for label in inner)

@@ -13,9 +13,9 @@ from crosscam.errors import DataError
 from crosscam.files import sha256
 from crosscam.priors import labels, store
 from crosscam.synth import read_annotations, read_labels, read_texture
-from crosscam.synth.body import COCO, PARTS
+from crosscam.synth.body import COCO
 from crosscam.synth.person import texture_mask
-from crosscam.types import Dataset, Prior, Sample
+from crosscam.types import BODY_PARTS, Dataset, Prior, Sample
 
 __all__ = ["CHART", "PRODUCER", "SIZE", "known_texels", "make"]
 
@@ -46,7 +46,7 @@ def make(folder: Path, dataset: Dataset, samples: Sequence[Sample], kind: Prior)
     said: dict[str, object] = {"manifest": sha256(home / "manifest.json")}
     if kind is Prior.MASKS:
         said["size"] = list(SIZE)
-        plan = _plan(kind, dataset, names, PARTS, SIZE, "uint8", said)
+        plan = _plan(kind, dataset, names, BODY_PARTS, SIZE, "uint8", said)
         return store.write(folder, plan, _maps(home, names))
     table = read_annotations(home)
     row_of = {str(name): i for i, name in enumerate(table["name"])}

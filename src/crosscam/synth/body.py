@@ -22,33 +22,12 @@ import numpy.typing as npt
 from crosscam.errors import DataError
 from crosscam.synth import raster
 
-__all__ = ["CHART", "COCO", "PARTS", "Body", "Build", "body", "joint_points", "pose_bones"]
+__all__ = ["CHART", "COCO", "Body", "Build", "body", "joint_points", "pose_bones"]
 
 Array = npt.NDArray[Any]
 
 CHART = 512
 """Side of the body chart while painting, texels; textures are written at half of it."""
-
-PARTS = (
-    "background",
-    "head",
-    "torso",
-    "left arm",
-    "right arm",
-    "left hand",
-    "right hand",
-    "left leg",
-    "right leg",
-    "left foot",
-    "right foot",
-    "hair",
-    "top",
-    "bottom",
-    "shoes",
-    "bag",
-    "hat",
-)
-"""Names of the 17 labels of a part map; 1 to 10 are bare skin, and the parts of an IUV map."""
 
 HEAD, TORSO, ARM, HAND, LEG, FOOT = 1, 2, 3, 5, 7, 9  # + 1 for the right side
 HAIR, TOP, BOTTOM, SHOES, BAG, HAT = 11, 12, 13, 14, 15, 16

@@ -32,13 +32,14 @@ from PIL import Image
 from crosscam import __version__
 from crosscam.errors import DataError, InputError
 from crosscam.files import write_atomically
-from crosscam.synth.body import COCO, PARTS
+from crosscam.synth.body import COCO
 from crosscam.synth.camera import Camera, draw_camera
 from crosscam.synth.closet import LICENCE as ASSET_LICENCE
 from crosscam.synth.closet import Closet, open_closet
 from crosscam.synth.identity import Identity, draw_identity
 from crosscam.synth.person import Person, make_person, texture_mask
 from crosscam.synth.render import Look, Shot, encode, passer, render_shot
+from crosscam.types import BODY_PARTS
 
 __all__ = [
     "LICENCE",
@@ -160,7 +161,7 @@ class _Plan:
 class Labels:
     """Ground truth of one image, pixel by pixel."""
 
-    part: Array  # [256, 128] uint8, 0..16 (names: ``crosscam.synth.body.PARTS``)
+    part: Array  # [256, 128] uint8, 0..16 (names: ``crosscam.types.BODY_PARTS``)
     person: Array  # [256, 128] bool, amodal: also where something stands before the person
     iuv: Array  # [128, 64, 3] uint8: body part 1..10 (0 none), column, row of the texture
 
@@ -295,7 +296,7 @@ def _manifest(plan: _Plan) -> str:
             "garments": {g.name: g.kind for g in closet.garments.values()},
         },
         "preset": dataclasses.asdict(PRESETS[plan.preset]),
-        "parts": list(PARTS),
+        "parts": list(BODY_PARTS),
         "keypoints": list(COCO),
         "cameras": cameras,
     }
