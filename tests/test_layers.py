@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "crosscam"
 LAYERS = [
     {"errors", ""},
     {"types", "files", "jit", "optional"},
-    {"image"},
+    {"image", "page"},
     {"card", "data", "nn", "retrieval", "classic", "decision"},
     {"methods", "probe", "synth"},
     {"recipe", "priors", "models"},

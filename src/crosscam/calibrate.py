@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crosscam import page
 from crosscam.decision import Calibration, Trials, collect, fit
 from crosscam.decision.calibration import RATES
 from crosscam.decision.trials import BINS, EDGES, bin_of, of_pairs
 from crosscam.errors import DataError, FeatureError, MissingExtraError
-from crosscam.files import write_atomically
 from crosscam.retrieval import open_set
 from crosscam.types import Dataset, Sample
 
@@ -108,9 +107,10 @@ def calibrate(embed: Embed, dataset: Dataset, *, model: str, seed: int = 0) -> C
     for learn, check in (halves, halves[::-1]):
         some = fit(_trials(everything, learn), model=model, data="half", seed=seed)
         fold_rows.append(_check(some, everything, check, random))
-    found = fit(_trials(everything, None), model=model, data=dataset.title, seed=seed)
+    trials = _trials(everything, None)
+    found = fit(trials, model=model, data=dataset.title, seed=seed)
     measured, curves = _together(fold_rows)
-    curves["scores"] = _densities(_trials(everything, None))
+    curves["scores"] = _densities(trials)
     return Calibrated(dataclasses.replace(found, measured=measured), curves)
 
 
@@ -133,9 +133,10 @@ def calibrate_pairs(
     for learn, check in (halves, halves[::-1]):
         some = fit(of_pairs(scores[learn], same[learn]), model=model, data="half", seed=seed)
         folds.append({"pairs": _pair_rows(some, of_pairs(scores[check], same[check]))})
-    found = fit(of_pairs(scores, same), model=model, data=data, seed=seed)
+    trials = of_pairs(scores, same)
+    found = fit(trials, model=model, data=data, seed=seed)
     measured, curves = _together(folds)
-    curves["scores"] = _densities(of_pairs(scores, same))
+    curves["scores"] = _densities(trials)
     return Calibrated(dataclasses.replace(found, measured=measured), curves)
 
 
@@ -374,7 +375,7 @@ def _report(path: Path, found: Calibrated) -> Path:
             among = f" among {size} people" if size else ""
             tables.append(
                 f"<h2>{title}{among}: promised and kept</h2>"
-                + _table(
+                + page.table(
                     (
                         "promised false-accept rate",
                         "on other people",
@@ -395,7 +396,7 @@ def _report(path: Path, found: Calibrated) -> Path:
     if it.cameras:
         tables.append(
             "<h2>Pairs of cameras, at the pair threshold of 1 %</h2>"
-            + _table(
+            + page.table(
                 ("cameras", "false accepts", "right ones accepted", "pairs of two people"),
                 [
                     (
@@ -408,28 +409,16 @@ def _report(path: Path, found: Calibrated) -> Path:
                 ],
             )
         )
-    title = f"Calibration on {html.escape(it.data)}"
-    write_atomically(
-        path,
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        "<meta name=viewport content='width=device-width'>"
-        "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
-        "padding:0 1rem;color:#1d2129}table{border-collapse:collapse}td,th{padding:.2rem .8rem;"
-        "text-align:right;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}</style>"
-        f"<h1>{title}</h1><p>{it.people:,} people, {it.same_pairs:,} pairs of one person, "
-        f"{it.other_pairs:,} of two. Everything below is measured on people that it was not "
-        "learned from (two halves, each checked on the other).</p>"
-        f"{figure}{''.join(tables)}</html>",
+    notes = [
+        f"{it.people:,} people, {it.same_pairs:,} pairs of one person, {it.other_pairs:,} of two. "
+        "Everything below is measured on people that it was not learned from (two halves, each "
+        "checked on the other)."
+    ]
+    style = (
+        "td, th { text-align: right; padding-left: 12px; } svg { max-width: 100%; height: auto; }"
     )
-    return path
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    title = f"Calibration on {it.data}"
+    return page.write(path, title, [figure, *tables], notes=notes, style=style)
 
 
 def _draw(found: Calibrated) -> str:

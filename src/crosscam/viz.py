@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from crosscam import image
+from crosscam import image, page
 from crosscam.errors import ImageError, InputError
-from crosscam.files import write_atomically
 
 __all__ = ["Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
 
@@ -75,9 +74,7 @@ def ranked_page(
         tables: tables of figures.
         score: what the number under a hit is.
     """
-    parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p class=note>{html.escape(note)}</p>" for note in notes]
-    parts += [_table(table) for table in tables]
+    parts = [page.table(table.header, table.rows) for table in tables]
     parts.append(
         f"<p class=note>Query on the left, best match first. Number: {html.escape(score)}. "
         f"<b style='color:{_RIGHT}'>Green</b>: same person. <b style='color:{_WRONG}'>Red</b>: "
@@ -97,10 +94,7 @@ def ranked_page(
             text = f"{rank}. {hit.score:.3f}"
             parts.append(_figure(hit.path, kind, text, hit.caption or hit.path.name))
         parts.append("</div>")
-    parts.append("</main></body></html>\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(parts))
-    return path
+    return page.write(path, title, parts, notes=notes, style=_STYLE)
 
 
 def ranked_picture(path: Path, rows: Sequence[Row], *, scale: int = 2) -> Path:
@@ -233,39 +227,16 @@ def _thumbnail(path: Path) -> Image.Image:
         return Image.new("RGB", (_THUMB[1], _THUMB[0]), "#c8ccd2")
 
 
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in table.header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table.rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-_HEAD = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><title>{title}</title>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #fff;
-  --line: #d9dde3; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e7eaee; --soft: #a2aab5;
-  --paper: #16191d; --line: #343a42; }} }}
-body {{ margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }}
-main {{ max-width: 1000px; margin: 0 auto; padding: 24px 16px 48px; }}
-h1 {{ font-size: 22px; margin: 0 0 8px; }} h2 {{ font-size: 16px; margin: 28px 0 6px; }}
-.note {{ color: var(--soft); margin: 4px 0; max-width: 75ch; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; margin: 14px 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); text-align: left; }}
-th {{ color: var(--soft); font-weight: 500; }}
-.row {{ display: flex; gap: 6px; overflow-x: auto; padding: 6px 0 10px;
-  border-bottom: 1px solid var(--line); }}
-figure {{ margin: 0; flex: none; width: 74px; }}
-figure.query {{ margin-right: 14px; }}
-figure img {{ display: block; width: 64px; height: 128px; border: 4px solid #8a8f98;
-  border-radius: 4px; image-rendering: auto; }}
-figure.query img {{ border-color: #30343b; }} figure.right img {{ border-color: #1a9850; }}
-figure.wrong img {{ border-color: #d73027; }}
-figcaption {{ font-size: 12px; color: var(--soft); text-align: center;
-  font-variant-numeric: tabular-nums; }}
-figure.right figcaption {{ color: #1a9850; }} figure.wrong figcaption {{ color: #d73027; }}
-</style></head><body><main>"""
+_STYLE = """
+.row { display: flex; gap: 6px; overflow-x: auto; padding: 6px 0 10px;
+  border-bottom: 1px solid var(--line); }
+figure { margin: 0; flex: none; width: 74px; }
+figure.query { margin-right: 14px; }
+figure img { display: block; width: 64px; height: 128px; border: 4px solid #8a8f98;
+  border-radius: 4px; image-rendering: auto; }
+figure.query img { border-color: #30343b; } figure.right img { border-color: #1a9850; }
+figure.wrong img { border-color: #d73027; }
+figcaption { font-size: 12px; color: var(--soft); text-align: center;
+  font-variant-numeric: tabular-nums; }
+figure.right figcaption { color: #1a9850; } figure.wrong figcaption { color: #d73027; }
+"""

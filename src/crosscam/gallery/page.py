@@ -14,9 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from crosscam import image
+from crosscam import image, page
 from crosscam.errors import ImageError
-from crosscam.files import write_atomically
 from crosscam.gallery.gallery import Gallery
 from crosscam.gallery.search import Found, Hit
 from crosscam.gallery.sighting import Sighting, Where, format_time
@@ -85,8 +84,7 @@ def gallery_page(
 
 def write_page(path: Path, title: str, sections: Iterable[Section], notes: Sequence[str]) -> Path:
     """Write a page (its folder is made, the write is atomic); returns ``path``."""
-    parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p class=note>{html.escape(n)}</p>" for n in notes]
+    parts: list[str] = []
     for section in sections:
         parts.append(f"<section><h2>{html.escape(section.heading)}</h2>")
         if section.note:
@@ -94,10 +92,7 @@ def write_page(path: Path, title: str, sections: Iterable[Section], notes: Seque
         parts.append("<div class=tiles>")
         parts += [_tile(t) for t in section.tiles]
         parts.append("</div></section>")
-    parts.append("</main></body></html>\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(parts))
-    return path
+    return page.write(path, title, parts, notes=notes, style=_STYLE, width=1080)
 
 
 def _section(gallery: Gallery, heading: str, sightings: Sequence[Sighting]) -> Section:
@@ -154,26 +149,14 @@ def _thumbnail(path: Path | None) -> Image.Image:
     return Image.fromarray(image.resize(picture, (_HEIGHT, width)))
 
 
-_HEAD = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><title>{title}</title>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; --ink: #1d2127; --soft: #5c6470; --paper: #fff;
-  --line: #d9dde3; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e7eaee; --soft: #a2aab5;
-  --paper: #16191d; --line: #343a42; }} }}
-body {{ margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }}
-main {{ max-width: 1080px; margin: 0 auto; padding: 24px 16px 48px; }}
-h1 {{ font-size: 22px; margin: 0 0 8px; }} h2 {{ font-size: 16px; margin: 24px 0 4px; }}
-.note {{ color: var(--soft); margin: 4px 0; max-width: 75ch; overflow-wrap: anywhere; }}
-.tiles {{ display: flex; flex-wrap: wrap; gap: 12px; padding: 6px 0 10px;
-  border-bottom: 1px solid var(--line); }}
-figure {{ margin: 0; width: 124px; }}
-figure img {{ display: block; height: 160px; border-radius: 4px; }}
-figure.asked img {{ outline: 3px solid var(--ink); }}
-figcaption {{ font-size: 12px; line-height: 1.35; margin-top: 4px; color: var(--soft);
-  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
-figcaption b, figcaption span {{ display: block; }} figcaption b {{ color: var(--ink); }}
-figcaption span:last-child {{ font-size: 9px; user-select: all; }}
-</style></head><body><main>"""
+_STYLE = """
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; padding: 6px 0 10px;
+  border-bottom: 1px solid var(--line); }
+figure { margin: 0; width: 124px; }
+figure img { display: block; height: 160px; border-radius: 4px; }
+figure.asked img { outline: 3px solid var(--ink); }
+figcaption { font-size: 12px; line-height: 1.35; margin-top: 4px; color: var(--soft);
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+figcaption b, figcaption span { display: block; } figcaption b { color: var(--ink); }
+figcaption span:last-child { font-size: 9px; user-select: all; }
+"""
