@@ -32,10 +32,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from crosscam.errors import InputError, RecipeError
+from crosscam.nn import sync
 from crosscam.nn.stages import Backbone
 from crosscam.nn.twice import QuickBatchNorm
 from crosscam.types import Batch
@@ -201,12 +201,11 @@ class GradientRegularizer:
 
     def _penalty(self, gradients: Sequence[Tensor]) -> Tensor:
         """The sum of R_l, in float32 (float64 for float64 maps)."""
-        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         total = gradients[0].new_zeros((), dtype=torch.float32)
         for gradient in gradients:
             g = gradient.flatten(1).to(torch.promote_types(gradient.dtype, torch.float32))
             # The loss of each process is the mean over its own share of the batch.
-            g = g * (len(g) if self.scale == "sample" else 1 / world)
+            g = g * (len(g) if self.scale == "sample" else 1 / sync.world_size())
             norms = torch.linalg.vector_norm(g, self.q, 1)  # [B]
             total = total + (norms.square() if self.square else norms).mean()
         return total

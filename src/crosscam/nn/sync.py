@@ -1,4 +1,4 @@
-"""Batch normalization over all processes of a distributed run, on any device.
+"""Batch normalization over all processes of a distributed run, on any device, and their number.
 
 PyTorch's own SyncBatchNorm runs on GPUs only and cannot be differentiated twice.  This one is
 the definition, written with all-reduces that autograd knows, so it runs on CPUs too, and
@@ -11,7 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["SyncBatchNorm", "convert"]
+__all__ = ["SyncBatchNorm", "convert", "world_size"]
+
+
+def world_size() -> int:
+    """Number of processes that learn together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import sys
@@ -51,7 +52,7 @@ from crosscam.training.process import (
     use_bf16,
 )
 from crosscam.training.record import Bar, Log, Position, first_card, update_card
-from crosscam.types import Sample
+from crosscam.types import Batch, Sample
 
 __all__ = ["Interrupted", "resume", "train"]
 
@@ -123,7 +124,11 @@ def _train(
     engine, schedule = recipe.engine, recipe.schedule
     if engine.threads:
         torch.set_num_threads(engine.threads)
-    with flushed_denormals(), processes(pick_device(device_name)) as (me, world, device):
+    with (
+        flushed_denormals(),
+        chosen_convolutions(),
+        processes(pick_device(device_name)) as (me, world, device),
+    ):
         # --- data -----------------------------------------------------------------------------
         dataset = datasets.load(
             recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
@@ -259,8 +264,8 @@ def _train(
             method.train()
             while at.epoch < schedule.epochs:
                 steps = sampler.steps(at.epoch)
+                tick = time.monotonic()
                 for batch in loader.epoch(at.epoch, at.step_in_epoch):
-                    tick = time.monotonic()
                     if pairs is not None:
                         batch = dataclasses.replace(batch, pairs=pairs.at(at.step))
                     done = at.epoch + at.step_in_epoch / steps  # epochs, with their fraction
@@ -270,31 +275,33 @@ def _train(
                             group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
                     method.schedule(done / schedule.epochs)
                     torch.manual_seed(step_seed(recipe.seed, at.step, me))  # for dropout
-                    terms: dict[str, Tensor] = {}
-                    for number, update in enumerate(updates):
-                        method.zero_grad(set_to_none=True)
-                        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                            own: dict[str, Tensor] = learner(batch, number)
-                        watch.look(at, own)
-                        total = torch.stack(list(own.values())).sum()
-                        total.backward()  # type: ignore[no-untyped-call]
-                        if recipe.optimizer.clip:
-                            clip(update, recipe.optimizer.clip)
-                        for optimizer in update:
-                            optimizer.step()
-                        terms |= own
+                    terms = learn(
+                        batch,
+                        method,
+                        learner,
+                        updates,
+                        norm=recipe.optimizer.clip,
+                        half=half,
+                        look=functools.partial(watch.look, at),
+                    )
                     if average is not None:
                         average.update(method)
-                    at.advance(len(batch) * world, time.monotonic() - tick)
+                    # From one step to the next: making a batch counts, and so does, on a GPU,
+                    # which works behind, whatever waited for it.
+                    now = time.monotonic()
+                    at.advance(len(batch) * world, now - tick)
+                    tick = now
                     if at.step % engine.log_every == 0:
                         watch.flush()
                         log.write(at, rate, terms, method.figures)
                     bar.show(done + 1 / steps, at, terms)
-                    stopped = agree(stop(), world, device)
+                    # Asking the other processes waits for a GPU.
+                    asked = world == 1 or device.type == "cpu" or at.step % engine.log_every == 0
+                    stopped = asked and agree(stop(), world, device)
                     due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
                     if stopped or due:
                         save()
-                        saved = time.monotonic()
+                        saved = tick = time.monotonic()
                     if stopped:
                         raise Interrupted(
                             f"stopped after step {at.step}. Go on with: "
@@ -336,6 +343,17 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@contextlib.contextmanager
+def chosen_convolutions() -> Iterator[None]:
+    """On a GPU, whose batches all have one size, cuDNN tries its algorithms and keeps the best."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], int]:
     """Class label 0..C-1 of every sample, by sorted person id, and C."""
     classes, labels = np.unique([s.pid for s in samples], return_inverse=True)
@@ -352,6 +370,45 @@ def step_seed(seed: int, step: int, process: int) -> int:
     """Seed of the draws inside a step's forward pass (dropout), different for every step."""
     words = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
+
+
+def learn(
+    batch: Batch,
+    method: Method,
+    learner: nn.Module,
+    updates: Sequence[Sequence[torch.optim.Optimizer]],
+    *,
+    norm: float = 0.0,
+    half: bool = False,
+    look: Callable[[Mapping[str, Tensor]], None] = lambda _: None,
+) -> dict[str, Tensor]:
+    """What a step does with its batch: every update of the method, in order; all their terms.
+
+    Nothing here waits for a GPU, unless ``look`` does.
+
+    Args:
+        batch: on the device of the method.
+        method: what learns.
+        learner: the method, or what wraps it (other processes, a compiler).
+        updates: the optimizers of every update.
+        norm: largest norm of the gradient of an update; 0 does not clip.
+        half: compute in bfloat16 where autocast does.
+        look: is shown the terms of an update before they are minimized.
+    """
+    terms: dict[str, Tensor] = {}
+    for number, update in enumerate(updates):
+        method.zero_grad(set_to_none=True)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
+            own: dict[str, Tensor] = learner(batch, number)
+        look(own)
+        total = torch.stack(list(own.values())).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        if norm:
+            clip(update, norm)
+        for optimizer in update:
+            optimizer.step()
+        terms |= own
+    return terms
 
 
 def clip(optimizers: Sequence[torch.optim.Optimizer], norm: float) -> None:
@@ -391,8 +448,14 @@ class Watch:
 
     def flush(self) -> None:
         """Check what is remembered; ``TrainingError`` names term, step and pictures."""
+        if not self.seen:
+            return
+        # One transfer for all of them.
+        values = torch.stack([v.float() for _, terms in self.seen for v in terms.values()]).tolist()
         for at, terms in self.seen:
-            bad = [f"{k} = {float(v)}" for k, v in terms.items() if not math.isfinite(v)]
+            own = dict(zip(terms, values, strict=False))
+            del values[: len(terms)]
+            bad = [f"{k} = {v}" for k, v in own.items() if not math.isfinite(v)]
             if bad:
                 rows = self.sampler.epoch(at.epoch)[at.step_in_epoch]
                 names = [self.samples[i].path.name for i in rows]
