@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
+import sys
+import threading
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -345,15 +350,120 @@ def test_large_files_are_refused_unread(tmp_path: Path) -> None:
 # --- resizing ---------------------------------------------------------------------------------
 
 
+def by_pillow_13(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+    """What Pillow 13 makes of it; earlier ones began with the rows of whatever they were given."""
+    method, source = Image.Resampling[interpolation.upper()], Image.fromarray(pixels)
+    shorter, narrower = (have - want for have, want in zip(pixels.shape, size, strict=False))
+    if int(PIL.__version__.partition(".")[0]) < 13 and shorter > max(0, 2 * narrower):
+        turned = source.transpose(Image.Transpose.TRANSPOSE).resize(size, method)
+        return np.asarray(turned.transpose(Image.Transpose.TRANSPOSE))
+    return np.asarray(source.resize(size[::-1], method))
+
+
+@pytest.fixture(params=["pillow", "compiled"])
+def resizing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of the two makes the pixels."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        if not image._compiled:
+            image._compile()
+    monkeypatch.setattr(image, "_PAYS", -1 if request.param == "compiled" else 10**9)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_resize_is_pillows(interpolation: str) -> None:
-    method = Image.Resampling[interpolation.upper()]
-    for size in ((64, 32), (20, 50), (1, 1)):
-        expected = Image.fromarray(picture()).resize(size[::-1], method)
-        got = resize(picture(), size, interpolation)  # type: ignore[arg-type]
-        assert np.array_equal(got, np.asarray(expected))
-    assert resize(picture(), (37, 21)) is not None
-    assert np.array_equal(resize(picture(), (37, 21)), picture())
+def test_resize_is_pillows(resizing: str, interpolation: Literal["bilinear", "bicubic"]) -> None:
+    for have, want in (
+        ((128, 64), (256, 128)),
+        ((256, 128), (128, 64)),
+        ((300, 140), (256, 128)),  # the columns first
+        ((150, 64), (256, 64)),  # one pass
+        ((128, 90), (128, 64)),
+        ((1, 1), (7, 5)),
+        ((700, 300), (1, 1)),
+        ((2, 2), (9, 9)),
+        ((3, 800), (64, 32)),
+        ((37, 21), (64, 32)),
+        ((37, 21), (20, 50)),
+        ((37, 21), (36, 22)),
+    ):
+        source = picture(*have)
+        before = source.copy()
+        got = resize(source, want, interpolation)
+        assert np.array_equal(got, by_pillow_13(source, want, interpolation)), (have, want)
+        assert got.flags.writeable
+        assert np.array_equal(source, before)
+    assert resize(before, before.shape[:2]) is before
+
+
+_SIDE = st.one_of(st.integers(1, 4), st.integers(1, 150))
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    have=st.tuples(_SIDE, _SIDE),
+    want=st.tuples(_SIDE, _SIDE),
+    seed=st.integers(0, 2**32 - 1),
+    hard=st.booleans(),
+)
+def test_any_size_becomes_any_other(
+    resizing: str, have: tuple[int, int], want: tuple[int, int], seed: int, hard: bool
+) -> None:
+    """Black beside white takes bicubic weights beyond 0 and 255."""
+    source = np.random.default_rng(seed).integers(0, 256, (*have, 3), np.uint8)
+    if hard:
+        source = np.where(source < 128, np.uint8(0), np.uint8(255))
+    for interpolation in ("bilinear", "bicubic"):
+        got = resize(source, want, interpolation)  # type: ignore[arg-type]
+        assert np.array_equal(got, by_pillow_13(source, want, interpolation))
+
+
+def test_resize_fills_the_memory_it_is_given(resizing: str) -> None:
+    places = np.zeros((3, 64, 32, 3), np.uint8)
+    lent = picture()
+    lent.flags.writeable = False
+    for source in (lent, picture(64, 32), picture(40, 50)[:, ::2]):
+        got = resize(source, (64, 32), out=places[1])
+        assert np.shares_memory(got, places)
+        assert np.array_equal(places[1], by_pillow_13(np.array(source), (64, 32), "bilinear"))
+    assert not places[[0, 2]].any()
+    pre = Preprocess(size=(64, 32))
+    pre.load(encoded(picture(), "PNG"), out=places[2])
+    assert np.array_equal(places[2], pre.load(picture()))
+    for wrong in (places[0, :32], places[:, :, 0].swapaxes(0, 1), places[0, :, ::-1]):
+        with pytest.raises(ImageError, match=r"\[64, 32, 3\] in one piece"):
+            resize(picture(), (64, 32), out=wrong)
+
+
+def test_compiled_loops_take_over_when_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(image, "_compiled", [])
+    monkeypatch.setattr(image, "_resized", itertools.count())
+    monkeypatch.setattr(image, "_PAYS", 3)
+    for _ in range(3):
+        first = resize(picture(), (64, 32))
+        assert not [t for t in threading.enumerate() if t.name == "compile resize"]
+    while not image._compiled:
+        assert np.array_equal(resize(picture(), (64, 32)), first)
+    calls: list[int] = []
+    ready = image._compiled[0]
+    monkeypatch.setattr(image, "_compiled", [lambda *a: (calls.append(1), ready(*a))[1]])
+    assert np.array_equal(resize(picture(), (64, 32)), first)
+    assert calls == [1]
+
+
+def test_without_numba_pillow_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "_compiled", [])
+    monkeypatch.delitem(sys.modules, "crosscam.resample", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "crosscam.jit", raising=False)
+    image._compile()
+    assert image._compiled == []
+    monkeypatch.setattr(image, "_PAYS", -1)
+    expected = by_pillow_13(picture(), (64, 32), "bilinear")
+    assert np.array_equal(resize(picture(), (64, 32)), expected)
 
 
 def test_resize_refuses_what_is_not_pixels() -> None:

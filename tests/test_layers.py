@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "crosscam"
 LAYERS = [
     {"errors", ""},
     {"types", "files", "jit", "optional"},
+    {"resample"},
     {"image", "page"},
     {"card", "data", "nn", "retrieval", "classic", "decision"},
     {"methods", "probe", "synth"},

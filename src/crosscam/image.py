@@ -13,9 +13,11 @@ no simplejpeg, Pillow decodes them all.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,21 +102,65 @@ def resize(
     picture: Picture,
     size: tuple[int, int],
     interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    *,
+    out: Picture | None = None,
 ) -> Picture:
     """``picture`` [h, w, 3] uint8 at ``size`` (height, width), antialiased when it shrinks.
 
-    The pixels are Pillow's.  A picture that has the size already is returned as it is.
+    The pixels are Pillow's, to the bit: by Pillow itself for the first pictures of a process, and
+    then by compiled loops where numba is installed.  A picture that has the size already is
+    returned as it is.  ``out`` (uint8 [*size, 3], in one piece) is filled and returned if given.
     """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ImageError(
             f"a picture to resize must be uint8 [h, w, 3], got {picture.dtype} "
             f"{list(picture.shape)}."
         )
-    if picture.shape[:2] == tuple(size):
-        return picture
     height, width = size
-    resized = Image.fromarray(picture).resize((width, height), _RESAMPLING[interpolation])
-    return np.array(resized)  # a copy: what Pillow lends cannot be written to
+    if out is not None and (out.shape != (height, width, 3) or not out.flags.c_contiguous):
+        raise ImageError(f"out must be [{height}, {width}, 3] in one piece, got {list(out.shape)}.")
+    if picture.shape[:2] == (height, width):
+        if out is None:
+            return picture
+        out[...] = picture
+        return out
+    # Each axis has a pass of its own, with bytes in between, so their order shows in some last
+    # bits.  This is the order of Pillow 13; earlier ones always began with the rows.
+    shorter = picture.shape[0] - height
+    rows_first = shorter <= max(0, 2 * (picture.shape[1] - width))
+    if (count := next(_resized)) >= _PAYS:
+        if count == _PAYS:
+            threading.Thread(target=_compile, name="compile resize", daemon=True).start()
+        if _compiled:
+            if out is None:
+                out = np.empty((height, width, 3), np.uint8)
+            _compiled[0](picture, out, interpolation == "bicubic", rows_first)
+            return out
+    method = _RESAMPLING[interpolation]
+    image = Image.fromarray(picture)
+    between = (width, image.height) if rows_first else (image.width, height)
+    image = image.resize(between, method).resize((width, height), method)
+    if out is None:
+        return np.array(image)  # a copy: what Pillow lends cannot be written to
+    out[...] = np.asarray(image)
+    return out
+
+
+_PAYS = 2000
+"""Pictures that Pillow resizes before numba is imported, which takes as long as these."""
+
+_resized = itertools.count()
+_compiled: list[Callable[[Picture, Picture, bool, bool], None]] = []  # one, once it is ready
+
+
+def _compile() -> None:
+    """Make the loops ready while Pillow goes on: nobody waits for a compiler."""
+    try:
+        from crosscam.resample import resample
+    except ImportError:  # Pillow it stays
+        return
+    resample(np.zeros((1, 1, 3), np.uint8), np.empty((2, 2, 3), np.uint8), False, True)
+    _compiled.append(resample)
 
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -152,9 +198,9 @@ class Preprocess:
         if min(self.std) <= 0:
             raise InputError(f"preprocess.std must be above zero, got {self.std}.")
 
-    def load(self, source: Source) -> Picture:
-        """Decoded and resized, uint8 [H, W, 3]."""
-        return resize(decode(source), self.size, self.interpolation)
+    def load(self, source: Source, *, out: Picture | None = None) -> Picture:
+        """Decoded and resized, uint8 [H, W, 3]; in ``out`` if it is given."""
+        return resize(decode(source), self.size, self.interpolation, out=out)
 
     def normalize(self, pictures: Picture) -> npt.NDArray[np.float32]:
         """uint8 [B, H, W, 3] to float32 [B, 3, H, W]: (x / 255 - mean) / std."""

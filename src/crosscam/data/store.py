@@ -113,7 +113,7 @@ def _decode_all(
     def some(start: int) -> None:
         for row in range(start, min(start + _TOGETHER, len(paths))):
             try:
-                out[row] = preprocess.load(paths[row])
+                preprocess.load(paths[row], out=out[row])
             except ImageError as error:
                 failures.append(str(error))
 

@@ -35,7 +35,7 @@ from crosscam.encoder.runtimes import (
     torch_runtime,
 )
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
-from crosscam.image import Preprocess, decode, resize
+from crosscam.image import Preprocess
 from crosscam.models import resolve
 
 if TYPE_CHECKING:
@@ -210,9 +210,19 @@ class Encoder:
         waiting: deque[Future[Encoded]] = deque()
         limit = 2 * (self.threads + runtime.together)
 
-        def compute(loaded: Future[tuple[list[int], Pictures, list[tuple[int, str]]]]) -> Encoded:
-            rows, pictures, failed = loaded.result()
-            vectors = self.pictures(pictures)
+        spare: deque[Pictures] = deque()  # memory that was used: touching new pages costs time
+
+        def load(some: list[tuple[int, Any]]) -> _Loaded:
+            try:
+                place = spare.pop()
+            except IndexError:
+                place = np.empty((size, *self.preprocess.size, 3), np.uint8)
+            return self._load(some, place)
+
+        def compute(loaded: Future[_Loaded]) -> Encoded:
+            rows, place, failed = loaded.result()
+            vectors = self.pictures(place[: len(rows)])
+            spare.append(place)
             return Encoded(np.array(rows, np.int64), vectors, tuple(failed))
 
         with (
@@ -221,7 +231,7 @@ class Encoder:
         ):
             try:
                 while some := list(islice(source, size)):
-                    waiting.append(encoding.submit(compute, decoding.submit(self._load, some)))
+                    waiting.append(encoding.submit(compute, decoding.submit(load, some)))
                     if len(waiting) >= limit:
                         yield waiting.popleft().result()
                 while waiting:
@@ -269,22 +279,21 @@ class Encoder:
         """One line: what this is and what it was trained on."""
         return self.card.describe()
 
-    def _load(
-        self, some: list[tuple[int, Any]]
-    ) -> tuple[list[int], Pictures, list[tuple[int, str]]]:
-        pictures = np.empty((len(some), *self.preprocess.size, 3), np.uint8)
+    def _load(self, some: list[tuple[int, Any]], place: Pictures) -> _Loaded:
+        """Fill ``place`` from its start with the pictures that can be used."""
         rows: list[int] = []
         failed: list[tuple[int, str]] = []
-        for place, image in some:
+        for row, image in some:
             try:
-                picture = decode(_plain(image))
-                pictures[len(rows)] = resize(
-                    picture, self.preprocess.size, self.preprocess.interpolation
-                )
-                rows.append(place)
+                self.preprocess.load(_plain(image), out=place[len(rows)])
+                rows.append(row)
             except ImageError as error:
-                failed.append((place, str(error)))
-        return rows, pictures[: len(rows)], failed
+                failed.append((row, str(error)))
+        return rows, place, failed
+
+
+_Loaded = tuple[list[int], Pictures, list[tuple[int, str]]]
+"""Places in what was given, memory that begins with their pictures, and what is wrong."""
 
 
 def _several(images: Any) -> Iterable[Any]:
