@@ -45,6 +45,8 @@ class Baseline(Method):
         dropout: probability of dropping an input of the classifier, in [0, 1).
         smoothing: label smoothing epsilon, in [0, 1).
         margin: margin of the batch-hard triplet on Euclidean distances, or soft.
+        normalize: the triplet compares features of length one (ours).  Plain distances, from random
+            weights at high rates, pull all features together, and no layer behind undoes that.
         triplet: weight of the triplet; 0 turns it off.
         triplet_from: share of training, in [0, 1), after which the triplet joins.
         center: weight of the center loss; 0 turns it off.
@@ -78,6 +80,7 @@ class Baseline(Method):
         dropout: float = 0.0,
         smoothing: float = 0.1,
         margin: float | Literal["soft"] = 0.3,
+        normalize: bool = False,
         triplet: float = 1.0,
         triplet_from: float = 0.0,
         center: float = 0.0005,
@@ -120,7 +123,8 @@ class Baseline(Method):
             self.centers.centers.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: gradient / center
             )
-        self.smoothing, self.margin, self.center = smoothing, margin, center
+        self.smoothing, self.center = smoothing, center
+        self.margin, self.normalize = margin, normalize
         self.triplet, self.triplet_from = triplet, triplet_from
         self.joined = triplet > 0 and triplet_from == 0.0
 
@@ -135,7 +139,9 @@ class Baseline(Method):
         logits = self.classifier(self.dropout(f_i))
         terms = {"id": losses.cross_entropy(logits, batch.pids, self.smoothing)}
         if self.joined:
-            hardest = losses.batch_hard_triplet(f_t, batch.pids, self.margin)
+            hardest = losses.batch_hard_triplet(
+                f_t, batch.pids, self.margin, normalize=self.normalize
+            )
             terms["triplet"] = self.triplet * hardest
         if self.centers is not None:
             terms["center"] = self.center * self.centers(f_t, batch.pids)

@@ -73,6 +73,8 @@ class MMGA(Method):
         identity: weight of the identity loss.
         triplet: weight of the triplet; 0 turns it off.
         margin: margin of the batch-hard triplet on Euclidean distances, or soft.
+        normalize: the triplet compares features of length one (ours).  Plain distances, from random
+            weights at high rates, pull all features together, and no layer behind undoes that.
         regularizer: keywords of ``Method``; its stages are 0 to 2 here, where one map is one map.
     """
 
@@ -116,6 +118,7 @@ class MMGA(Method):
         identity: float = 2.0,
         triplet: float = 1.0,
         margin: float | Literal["soft"] = 1.2,
+        normalize: bool = False,
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
@@ -169,6 +172,7 @@ class MMGA(Method):
         }
         self.masks, self.guidance = masks, guidance
         self.identity, self.triplet, self.margin = identity, triplet, margin
+        self.normalize = normalize
         guided = {"whole" if a == "scale1" else a for a in attention} if masks else set()
         self.guides = self.parts = tuple(name for name in BRANCHES if name in guided)
         if not guided:
@@ -190,7 +194,9 @@ class MMGA(Method):
         terms = {"id": self.identity * torch.stack(each).mean()}
         if self.triplet:
             hardest = [
-                losses.batch_hard_triplet(f, batch.pids, self.margin)
+                losses.batch_hard_triplet(
+                    f, batch.pids, self.margin, normalize=self.normalize
+                )
                 for f in reduced[: len(BRANCHES)]
             ]
             terms["triplet"] = self.triplet * torch.stack(hardest).mean()

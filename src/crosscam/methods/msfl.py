@@ -54,6 +54,8 @@ class MSFL(Method):
         head: order of the embedding's layers.
         smoothing: label smoothing epsilon, in [0, 1).
         margin: margin of the batch-hard triplet on Euclidean distances, or soft.
+        normalize: the triplet compares features of length one (ours).  Plain distances, from random
+            weights at high rates, pull all features together, and no layer behind undoes that.
         triplet: weight of the triplet; 0 turns it off.
         level_id: weight of an identity loss on every level's pooled map; 0 turns it off.
         regularizer: keywords of ``Method``.
@@ -100,6 +102,7 @@ class MSFL(Method):
         head: Literal["fc-bn-relu", "bn-fc-relu"] = "fc-bn-relu",
         smoothing: float = 0.0,
         margin: float | Literal["soft"] = 0.3,
+        normalize: bool = False,
         triplet: float = 1.0,
         level_id: float = 0.0,
         **regularizer: Any,
@@ -138,7 +141,7 @@ class MSFL(Method):
         self.level_classifiers = nn.ModuleList(
             layers.init_normal(nn.Linear(c, num_classes), 0.001) for c in channels if level_id
         )
-        self.smoothing, self.margin = smoothing, margin
+        self.smoothing, self.margin, self.normalize = smoothing, margin, normalize
         self.triplet, self.level_id = triplet, level_id
 
     def embed(self, images: Tensor) -> Tensor:
@@ -151,7 +154,9 @@ class MSFL(Method):
         v = self.embedding(torch.cat(pooled, 1))
         terms = {"id": losses.cross_entropy(self.classifier(v), batch.pids, self.smoothing)}
         if self.triplet:
-            hardest = losses.batch_hard_triplet(v, batch.pids, self.margin)
+            hardest = losses.batch_hard_triplet(
+                v, batch.pids, self.margin, normalize=self.normalize
+            )
             terms["triplet"] = self.triplet * hardest
         for level, x, classifier in zip(self.levels, pooled, self.level_classifiers, strict=False):
             own = losses.cross_entropy(classifier(x), batch.pids, self.smoothing)

@@ -63,6 +63,8 @@ class SAN(Method):
         embedding: width of Linear + BN + ReLU behind the pooling; 0 leaves it out.
         smoothing: label smoothing epsilon, in [0, 1).
         margin: margin of the batch-hard triplet on Euclidean distances, or soft.
+        normalize: the triplet compares features of length one (ours).  Plain distances, from random
+            weights at high rates, pull all features together, and no layer behind undoes that.
         identity: weight of the cross-entropy.
         triplet: weight of the batch-hard triplet.
         reconstruction: weight of the error of the decoded texture; 0 turns it off.
@@ -112,6 +114,7 @@ class SAN(Method):
         embedding: int = 512,
         smoothing: float = 0.1,
         margin: float | Literal["soft"] = 0.3,
+        normalize: bool = False,
         identity: float = 1.0,
         triplet: float = 1.0,
         reconstruction: float = 1.0,
@@ -158,7 +161,7 @@ class SAN(Method):
             self.decoder.paint.requires_grad_(False)  # nothing is learned from what it paints
         if not reconstruction or target == "picture":
             self.needs = frozenset()
-        self.smoothing, self.margin = smoothing, margin
+        self.smoothing, self.margin, self.normalize = smoothing, margin, normalize
         self.identity, self.triplet = identity, triplet
         self.reconstruction, self.constraint, self.synthetic = reconstruction, constraint, synthetic
         self.constraint_form, self.constraint_margin = constraint_form, constraint_margin
@@ -208,9 +211,12 @@ class SAN(Method):
         """L_ID and L_Triplet."""
         v = self._feature(stages[-1])
         logits = self.classifier(v)
+        hardest = losses.batch_hard_triplet(
+            v, batch.pids, self.margin, normalize=self.normalize
+        )
         return {
             "id": self.identity * losses.cross_entropy(logits, batch.pids, self.smoothing),
-            "triplet": self.triplet * losses.batch_hard_triplet(v, batch.pids, self.margin),
+            "triplet": self.triplet * hardest,
         }
 
     def _align(self, stages: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
