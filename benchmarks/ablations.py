@@ -232,6 +232,16 @@ ROWS: dict[str, Row] = {
     "san-joint": san("method.alternate=false"),
     "san-constraint": san(NO_REC),
     "san-constraint, paper": san("method.constraint_form=paper"),
+    # The paper's head, weights and distances, as far as they are known (docs/methods/san.md).
+    "san-paper": san(
+        "method.identity=0.5",
+        "method.triplet=1.5",
+        "method.reconstruction=1",
+        "method.constraint=1",
+        "method.embedding=0",
+        "method.constraint_form=paper",
+        "method.skips=false",
+    ),
     "san-picture": san(NO_TR, "method.target=picture"),
     "san-no-skips": san(NO_TR, "method.skips=false"),
     "san-frozen": san(NO_TR, "method.encoder_lr=0"),  # the decoder learns, the encoder does not
@@ -334,6 +344,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "san-picture",
         "san-constraint",
         "san-constraint, paper",
+        "san-paper",
         "san-no-skips",
         "san-basic",
     ),
@@ -391,7 +402,9 @@ def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
     """Every setting of one run."""
     settings = [f"method={row.method}", f"seed={seed}"]
     settings += settings_of(row, options.size, options.epochs)
-    recipe = parse(None, [*settings, *(f"data.{d}" for d in options.data), *options.set])
+    settings += [*(f"data.{d}" for d in options.data), *options.set]
+    settings += [] if row.pairs else ["data.pairs="]  # a row beside those that learn from them
+    recipe = parse(None, settings)
     if row.pairs and not recipe.data.pairs:
         raise SystemExit("these rows learn from rendered pairs too: add --set data.pairs=FOLDER.")
     return recipe

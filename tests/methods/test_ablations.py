@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -76,3 +77,21 @@ def test_a_row_is_a_recipe(script: ModuleType) -> None:
     assert recipe.method.options["decoder_lr"] == 1e-3
     assert recipe.schedule.epochs == 12
     assert recipe.schedule.warmup_epochs == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_papers_san_has_its_head_and_weights(script: ModuleType, size: str) -> None:
+    row = script.ROWS["san-paper"]
+    found = parse(None, ["method=san", *script.settings_of(row, size, None)]).method.options
+    weights = {k: found[k] for k in ("identity", "triplet", "reconstruction", "constraint")}
+    assert weights == {"identity": 0.5, "triplet": 1.5, "reconstruction": 1, "constraint": 1}
+    assert (found["embedding"], found["skips"], found["constraint_form"]) == (0, False, "paper")
+
+
+def test_pairs_go_only_to_rows_that_learn_from_them(script: ModuleType, tmp_path: Path) -> None:
+    options = Namespace(
+        size="cpu", epochs=None, data=[f"root={tmp_path}"], set=[f"data.pairs={tmp_path}"]
+    )
+    pairs = {n: script.recipe_of(script.ROWS[n], options, 0).data.pairs for n in
+             ("strong", "san-off", "san-basic", "san-synthetic", "san-all")}  # fmt: skip
+    assert {n for n, folder in pairs.items() if folder} == {"san-synthetic", "san-all"}
