@@ -11,7 +11,15 @@ from pathlib import Path
 
 from crosscam.errors import DiskError
 
-__all__ = ["disk_errors", "flush", "flush_folder", "replacing", "sha256", "write_atomically"]
+__all__ = [
+    "disk_errors",
+    "flush",
+    "flush_folder",
+    "private_folder",
+    "replacing",
+    "sha256",
+    "write_atomically",
+]
 
 
 @contextmanager
@@ -38,6 +46,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the text of ``path``; a crash leaves either the old text or the new."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may look into; one that is there stays as it is."""
+    if path.is_dir():
+        return
+    with disk_errors(path, "none"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -6,10 +6,13 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,10 @@ from PIL import Image
 from toy_gallery import ToyEncoder, crowd
 
 from crosscam.errors import DiskError, GalleryError, InputError
-from crosscam.gallery import Gallery, Item, Model, Sighting
+from crosscam.gallery import Gallery, Item, Model, Sighting, Where
+from crosscam.gallery.aside import optimize_aside
+from crosscam.gallery.gallery import Check
+from crosscam.gallery.pictures import Pictures
 
 HERE = Path(__file__).parent
 
@@ -219,3 +225,123 @@ def test_killed_at_any_moment_it_keeps_what_was_acknowledged(tmp_path: Path) -> 
         result = gallery.add(crowd(40, 4, 4))
         assert result.new + result.present == 640
         assert len(gallery) == 640
+
+
+@pytest.mark.slow
+def test_compacting_aside_keeps_what_is_changed_meanwhile(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = crowd(4, 2, 2)
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        ids = gallery.add(items).ids
+        gallery.people.enroll("Anna", ids[:1])
+        gallery.people.enroll("Bert", ids[4:5])
+        first = gallery.forget(person="Anna", erase=False)
+        assert (first.erased, gallery.unerased) == (False, True)
+
+        def busy(*args: Any) -> bool:
+            """While the copy is optimized: one more, one less, one renamed, and a search."""
+            more = Item(toy.person(9, 1, 1), camera="9")
+            assert gallery.add([more]).new == 1
+            gallery.people.rename("Bert", "Berta")
+            gallery.forget(ids=ids[8:9], erase=False)
+            assert gallery.search(pictures=[items[4].picture], top=1).hits[0].sighting.id == ids[4]
+            assert not gallery.compact_aside(threading.Event())  # one at a time
+            return optimize_aside(*args)
+
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", busy)
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert gallery.unerased  # what was deleted meanwhile
+        want = {*ids[1:8], *ids[9:]} | {s.id for s in gallery.find(Where(cameras=("9",)))}
+        assert {s.id for s in gallery.find()} == want
+        assert len(want) == len(items) - 1
+        assert gallery.people.names() == {"Berta": 1}
+        before = {p.id: p for p in gallery.points.scan(Where(), vectors=True)}
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", optimize_aside)
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert not gallery.unerased
+        assert gallery.verify() == Check(len(want), [], [], [], [], [], [], [])
+    with Gallery.open(tmp_path / "g", encoder) as gallery:
+        for p in gallery.points.scan(Where(), vectors=True):
+            assert p.payload == before[p.id].payload
+            np.testing.assert_array_equal(p.vector, before[p.id].vector)
+        assert len(gallery) == len(before)
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_is_in_no_file_after_compacting_aside(
+    tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add(crowd(2, 2, 2, person="Zacharias Unforgettable"))
+        gallery.add([Item(toy.person(7, 1, 1), person="Somebody Else")])
+        gallery.forget(person="Zacharias Unforgettable", erase=False)
+        assert _files_with(tmp_path, b"Unforgettable")
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert not _files_with(tmp_path, b"Unforgettable")
+        assert _files_with(tmp_path, b"Somebody Else")
+        assert len(gallery) == 1
+
+
+def test_compacting_aside_that_fails_or_is_stopped_changes_nothing(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        ids = gallery.add(crowd(2, 2, 2)).ids
+        gallery.forget(ids=ids[:1], erase=False)
+        stop = threading.Event()
+        stop.set()
+        assert not gallery.compact_aside(stop)
+        monkeypatch.setattr("crosscam.gallery.aside.__name__", "crosscam.nothing")
+        with pytest.raises(GalleryError, match="could not be compacted"):
+            gallery.compact_aside(threading.Event())
+        assert gallery.unerased
+        assert [p.name for p in tmp_path.glob("g/points-*")] == [f"points-{'00' * 8}"]
+        gallery.add(crowd(3, 1, 1))
+        assert len(gallery) == len(ids) - 1 + 2  # the one that was deleted is new again
+        assert gallery.verify().sound
+
+
+def test_only_the_owner_may_look_into_a_gallery(tmp_path: Path, encoder: ToyEncoder) -> None:
+    with Gallery.create(tmp_path / "new" / "g", encoder) as gallery:
+        gallery.add(crowd(1, 1, 1))
+    assert stat.S_IMODE((tmp_path / "new" / "g").stat().st_mode) == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)  # somebody made it so on purpose
+    Gallery.create(shared, encoder).close()
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+
+
+@pytest.mark.flushed
+def test_a_picture_is_flushed_with_the_folders_its_name_stands_in(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    for name in ("flush", "flush_folder"):
+        monkeypatch.setattr(f"crosscam.gallery.pictures.{name}", flushed.append)
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        (id,) = gallery.add([Item(toy.person(1, 1, 1))]).ids
+        path = gallery.picture(gallery.sighting(id))
+        assert path is not None
+        assert {path, path.parent, path.parent.parent} <= set(flushed)
+        flushed.clear()
+        gallery.forget(ids=[id], erase=False)
+        assert flushed == [path.parent]
+
+
+def test_pictures_are_counted_once_and_then_kept_count_of(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(pictures: Pictures) -> tuple[int, int]:
+        sizes = [p.stat().st_size for p in pictures.folder.rglob("*.jpg")]
+        return len(sizes), sum(sizes)
+
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add(crowd(2, 1, 1))
+        assert gallery.pictures.totals() == looked(gallery.pictures)
+        monkeypatch.setattr(Pictures, "_files", lambda self: pytest.fail("looked at all again"))
+        ids = gallery.add(crowd(3, 2, 1)).ids
+        assert gallery.pictures.totals() == looked(gallery.pictures)
+        gallery.forget(ids=ids[:2], erase=False)
+        assert gallery.pictures.totals() == looked(gallery.pictures)
+        assert gallery.stats().pictures == 4

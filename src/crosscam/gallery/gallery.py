@@ -27,14 +27,15 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 import crosscam
 from crosscam.errors import GalleryError, ImageError, InputError
-from crosscam.files import disk_errors
+from crosscam.files import private_folder
+from crosscam.gallery.aside import Journal, bring_over, optimize_aside
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import Pictures, encode, exclusive, picture_name
 from crosscam.gallery.points import (
@@ -274,6 +275,8 @@ class Gallery:
         self.clock: Callable[[], float] = time.time  # seconds since 1970 UTC
         self._home, self._manifest, self._held = home, manifest, held
         self._changing = threading.RLock()
+        self._compacting = threading.Lock()
+        self._forgotten = 0  # how often something was deleted
         self.model = _model(manifest)
         if encoder is not None:
             self.require(encoder)
@@ -343,8 +346,7 @@ class Gallery:
             _require_gallery(folder, creating=model is not None)
         with ExitStack() as held:
             if model is not None or remote:
-                with disk_errors(folder, "none"):
-                    folder.mkdir(parents=True, exist_ok=True)
+                private_folder(folder)
             held.enter_context(exclusive(folder, doing or "crosscam"))
             if home is None:
                 home = (
@@ -481,7 +483,7 @@ class Gallery:
         return ids
 
     def add_vectors(
-        self, vectors: npt.ArrayLike, items: Sequence[Sighting], *, batch: int = 4 * _BATCH
+        self, vectors: npt.ArrayLike, items: Sequence[Sighting], *, batch: int = _BATCH
     ) -> list[str]:
         """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
 
@@ -620,9 +622,11 @@ class Gallery:
             if person is not None:
                 feedback += self._drop_rejections(person)
             if gone and self.points.erases:
+                self._forgotten += 1
                 self._set_unerased(True)
             for start in range(0, len(gone), 1000):
                 self.points.delete(Where(ids=tuple(gone[start : start + 1000])))
+            self.pictures.flush()
             self.points.flush()
             if erase and (gone or not self._erased()):
                 self._erase()
@@ -672,6 +676,69 @@ class Gallery:
             self._erase()
         return len(orphans) + len(leftovers) + len(stale)
 
+    def compact_aside(self, stop: threading.Event, *, patience: float = 5.0) -> bool:
+        """Index and erase as :meth:`compact` does, while searches and changes go on.
+
+        Another process works on a copy of the points, which needs their space on the disk once
+        more; changes wait while it is copied, and while what changed is brought over.  Points
+        deleted meanwhile are left to the next time.
+
+        Args:
+            stop: gives up soon after it is set.
+            patience: seconds that searches under way may still ask the old points.
+
+        Returns:
+            Whether it was done: not where ``stop`` was set, another compaction runs, or the store
+            (a server) optimizes by itself.
+        """
+        home = self._home
+        if not isinstance(home, EdgeHome) or not self._compacting.acquire(blocking=False):
+            return False
+        try:
+            with self._changing:
+                for name in self._stale():
+                    home.drop(name)
+                self.flush()
+                begun, old = self._forgotten, self._manifest["points"]
+                new = _next_name(old)
+                home.copy(old, new)
+                inner = self.points
+                journal = Journal(inner)
+                self.points = cast(Points, journal)
+            target = None
+            try:
+                if optimize_aside(home.folder / new, self.model.dim, self.quantization, stop):
+                    target = home.open(new, self.model.dim, self.quantization, create=False)
+                    with self._changing:
+                        bring_over(journal, target)
+                        target.flush()
+                        # Until the old points are gone from the disk, nothing is erased.
+                        manifest = {**self._manifest, "points": new, "unerased": True}
+                        home.write(manifest)
+                        self.points, self._manifest = target, manifest
+            finally:
+                if self.points is not target:
+                    with self._changing:
+                        self.points = inner
+                    if target is not None:
+                        target.close()
+                    home.drop(new)
+            if target is None:
+                return False
+            stop.wait(patience)
+            with self._changing:
+                inner.close()
+                home.drop(old)
+                self._set_unerased(self._forgotten != begun)
+            return True
+        finally:
+            self._compacting.release()
+
+    @property
+    def unerased(self) -> bool:
+        """Whether deleted points are still in files, until a compaction."""
+        return bool(self._manifest["unerased"])
+
     def verify(self, *, progress: Callable[[int], None] = lambda _: None) -> Check:
         """Look at every sighting, vector and picture file."""
         missing, damaged, bad, foreign = [], [], [], []
@@ -706,7 +773,7 @@ class Gallery:
         if unknown:
             cameras["unknown"] = cameras.get("unknown", 0) + unknown
         ends = [self.points.extreme("time", last=last) for last in (False, True)]
-        sizes = [self.pictures.path(n).stat().st_size for n in self.pictures.names()]
+        pictures, picture_bytes = self.pictures.totals()
         store = Path(self.place) / self._manifest["points"]
         return Stats(
             sightings=count,
@@ -716,8 +783,8 @@ class Gallery:
             cameras=cameras,
             first=format_time(ends[0].payload.get("time") if ends[0] else None),
             last=format_time(ends[1].payload.get("time") if ends[1] else None),
-            pictures=len(sizes),
-            picture_bytes=sum(sizes),
+            pictures=pictures,
+            picture_bytes=picture_bytes,
             store_bytes=_disk_bytes(store),
             model=asdict(self.model),
             quantization=self.quantization,
@@ -883,6 +950,12 @@ def valid_id(id: str) -> str:
             f"{id!r} is not the id of a sighting; it looks like "
             "1b4e28ba-2fa1-51d2-883f-0016d3cca427."
         ) from None
+
+
+def _next_name(points: str) -> str:
+    """The name of a copy of a set of points: points-ab, points-ab.2, points-ab.3."""
+    base, _, number = points.partition(".")
+    return f"{base}.{int(number or 1) + 1}"
 
 
 def _new_manifest(model: Model, quantization: Quantization) -> dict[str, Any]:

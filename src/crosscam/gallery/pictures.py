@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import GalleryError, ImageError, MissingExtraError
-from crosscam.files import disk_errors, flush, write_atomically
+from crosscam.files import (
+    disk_errors,
+    flush,
+    flush_folder,
+    private_folder,
+    write_atomically,
+)
 
 __all__ = ["Pictures", "exclusive", "picture_name"]
 
@@ -68,6 +75,9 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._unflushed: list[Path] = []
+        self._changed: set[Path] = set()  # folders with new or deleted names
+        self._counting = threading.Lock()
+        self._totals: list[int] | None = None  # files and bytes, once they were counted
 
     def path(self, name: str) -> Path:
         """Where a picture lies; ``name`` as :func:`picture_name` gave it."""
@@ -83,23 +93,49 @@ class Pictures:
         temporary = path.with_name(f".{name}.writing")
         with disk_errors(path, "all sightings that were acknowledged"):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                private_folder(self.folder)
+                if not path.parent.is_dir():
+                    path.parent.mkdir(exist_ok=True)
+                    self._changed.add(self.folder)
                 temporary.write_bytes(data)
+                # A file of another size under this name was cut short by a power cut.
+                before = path.stat().st_size if path.is_file() else None
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
         self._unflushed.append(path)
+        self._changed.add(path.parent)
+        self._count(0 if before is not None else 1, len(data) - (before or 0))
 
     def flush(self) -> None:
-        """Make the pictures put so far survive a power cut."""
+        """Make the pictures put and deleted so far survive a power cut."""
         paths, self._unflushed = self._unflushed, []
+        folders, self._changed = self._changed, set()
         with disk_errors(self.folder, "all sightings that were acknowledged"):
-            if len(paths) > _FLUSH_ONE_BY_ONE and hasattr(os, "sync"):
+            if len(paths) + len(folders) > _FLUSH_ONE_BY_ONE and hasattr(os, "sync"):
                 os.sync()  # once for all is much quicker than thousands one by one
                 return
             for path in paths:
                 if path.is_file():
                     flush(path)
+            for folder in folders:  # where the names of the files stand
+                if folder.is_dir():
+                    flush_folder(folder)
+
+    def totals(self) -> tuple[int, int]:
+        """How many picture files there are, and their bytes.
+
+        They are looked at one by one the first time, and counted from then on.
+        """
+        with self._counting:
+            if self._totals is None:
+                found = [0, 0]
+                for path in self._files():
+                    if _NAME.fullmatch(path.name):
+                        found[0] += 1
+                        found[1] += path.stat().st_size
+                self._totals = found
+            return self._totals[0], self._totals[1]
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture.
@@ -139,11 +175,20 @@ class Pictures:
             path = self.path(name)
             with disk_errors(path, "nothing was lost"):
                 try:
+                    size = path.stat().st_size
                     path.unlink()
-                    count += 1
                 except FileNotFoundError:
                     continue
+            count += 1
+            self._changed.add(path.parent)
+            self._count(-1, -size)
         return count
+
+    def _count(self, files: int, size: int) -> None:
+        with self._counting:
+            if self._totals is not None:
+                self._totals[0] += files
+                self._totals[1] += size
 
     def _files(self) -> Iterator[Path]:
         if not self.folder.is_dir():

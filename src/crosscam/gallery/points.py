@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import GalleryError, InputError, MissingExtraError
-from crosscam.files import disk_errors, write_atomically
+from crosscam.files import disk_errors, flush_folder, write_atomically
 from crosscam.gallery.sighting import Where
 
 __all__ = ["EdgeHome", "Home", "Point", "Points", "Scored", "ServerHome", "is_url"]
@@ -33,7 +33,7 @@ __all__ = ["EdgeHome", "Home", "Point", "Points", "Scored", "ServerHome", "is_ur
 Vectors = npt.NDArray[np.float32]
 Quantization = Literal["none", "int8"]
 
-_KEYWORDS = ("camera", "track", "person", "picture", "rejected")
+_KEYWORDS = ("camera", "person", "picture", "rejected")  # each index costs every upsert time
 _NUMBERS = ("time", "added")
 _M, _EF_CONSTRUCT = 16, 128  # edges of a node and candidates while building the graph
 _EVERYTHING = 1_000_000
@@ -177,6 +177,8 @@ class EdgeHome:
 
     def write(self, manifest: Mapping[str, Any]) -> None:
         write_atomically(self.manifest, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        with disk_errors(self.manifest, "the manifest that was there"):
+            flush_folder(self.folder)  # before anything that it no longer names is deleted
 
     def open(self, name: str, dim: int, quantization: Quantization, *, create: bool) -> Points:
         folder = self.folder / name
@@ -189,6 +191,15 @@ class EdgeHome:
 
     def names(self) -> list[str]:
         return sorted(p.name for p in self.folder.glob("points-*") if p.is_dir())
+
+    def copy(self, name: str, new: str) -> None:
+        """Copy a set of points that is flushed and that nobody changes."""
+        try:
+            with disk_errors(self.folder / new, "the points that were there"):
+                shutil.copytree(self.folder / name, self.folder / new)
+        except BaseException:
+            shutil.rmtree(self.folder / new, ignore_errors=True)
+            raise
 
     def drop(self, name: str) -> None:
         shutil.rmtree(self.folder / name)
@@ -210,8 +221,11 @@ class _EdgePoints:
         self._edge: Any = edge
         self._dim = dim
         self._folder = folder
+        # Where bytes are searched, the vectors score the best again and may stay on the disk;
+        # reading them ahead is most of the time that opening takes.
+        memory = edge.Memory.Cold if quantization == "int8" else edge.Memory.Cached
         config = edge.EdgeConfig(
-            vectors=edge.EdgeVectorParams(size=dim, distance=edge.Distance.Dot),
+            vectors=edge.EdgeVectorParams(size=dim, distance=edge.Distance.Dot, memory=memory),
             hnsw_config=edge.HnswIndexConfig(
                 m=_M, ef_construct=_EF_CONSTRUCT, full_scan_threshold=10_000
             ),
@@ -500,7 +514,9 @@ class ServerHome:
                     )
                 self.client.create_collection(
                     collection,
-                    vectors_config=models.VectorParams(size=dim, distance=models.Distance.DOT),
+                    vectors_config=models.VectorParams(
+                        size=dim, distance=models.Distance.DOT, on_disk=quantization == "int8"
+                    ),
                     hnsw_config=models.HnswConfigDiff(m=_M, ef_construct=_EF_CONSTRUCT),
                     quantization_config=models.ScalarQuantization(
                         scalar=models.ScalarQuantizationConfig(
