@@ -21,7 +21,7 @@ from crosscam.data.samplers import make_sampler
 from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError, DataError, InputError
 from crosscam.image import Preprocess
-from crosscam.priors import rendered, skeleton, store
+from crosscam.priors import rendered, sheet, skeleton, store
 from crosscam.priors.rows import KeypointRows, MaskRows, TextureRows, gather
 from crosscam.recipe import parse
 from crosscam.synth.person import texture_mask
@@ -329,3 +329,26 @@ def test_a_run_that_predicts_makes_masks_and_textures(
     chosen[0] = torch.nn.Identity()
     with pytest.raises(InputError, match="predicts neither"):
         annotate.texture(dataset, tmp_path / "p", model=str(run), device="cpu")
+
+
+def test_label_maps_with_values_that_have_no_name(tmp_path: Path) -> None:
+    market = datasets.load("market1501", write_market(tmp_path / "market"), partial=True)
+    names = store.picture_names(market.train, market.root)
+    plan = store.Plan(Prior.MASKS, "own", {}, market.title, tuple(names),
+                      ("background", "top", "bottom"), (4, 2), "uint8")  # fmt: skip
+    maps = np.ones((len(names), 4, 2), np.uint8)
+    maps[3, 1, 1] = 7
+    found = store.write(tmp_path / "priors", plan, [maps])
+
+    def masks() -> object:
+        return gather(frozenset({Prior.MASKS}), ("whole",), market, folder=tmp_path / "priors",
+                      producers={}, cache=tmp_path, size=SIZE, device=CPU)  # fmt: skip
+
+    with pytest.raises(DataError, match="value 7, and its set names only 0 to 2"):
+        masks()
+    with pytest.raises(DataError, match="value 7"):
+        sheet.draw(
+            tmp_path / "sheet.png", market.train[:1], {Prior.MASKS: (found, np.zeros(1, int))}
+        )
+    found.values[3, 1, 1] = 2  # in memory alone
+    assert found.labels() is found.values

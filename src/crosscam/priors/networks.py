@@ -47,8 +47,9 @@ _ATR = (
 _PASCAL = ("background", "head", "torso", "arm", "arm", "thigh", "leg")
 
 PARSING: dict[int, tuple[str, ...]] = {20: _LIP, 18: _ATR, 7: _PASCAL}
-"""By number of classes, the part each class is; ``dress`` is cut at the waist, ``scarf`` worn
-with the upper clothes.  LIP's sunglasses are face, its jumpsuits dress, ATR's belt is bottom."""
+"""By number of classes, the part each class is (assumed, as a whole); ``dress`` is cut at the
+waist, ``scarf`` worn with the upper clothes.  LIP's sunglasses are face, its jumpsuits dress, ATR's
+belt is bottom."""
 
 
 class _Network:
@@ -224,7 +225,8 @@ class Parser:
     def merged(self, found: Array) -> npt.NDArray[np.uint8]:
         """Classes of the network [h, w] to ``labels``, dresses cut at the waist.
 
-        The waist is the lowest row of tops and coats, else the middle of the body's height.
+        The waist is the lowest row of tops and coats, else the middle of the body's height
+        (assumed: no paper that learns from such masks says where it cuts).
         """
         names = np.array([self.labels.index(_PLAIN.get(c, c)) for c in self.classes], np.uint8)
         merged: npt.NDArray[np.uint8] = names[found]

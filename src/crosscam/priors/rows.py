@@ -208,7 +208,7 @@ def gather(
             if not parts:
                 raise DataError("a method that needs masks must say of which parts (parts = ...).")
             table = labels.channel_table(found.names, parts)
-            rows[kind] = MaskRows(found.values, row, table, device)
+            rows[kind] = MaskRows(found.labels(), row, table, device)
             pairs[kind] = labels.mirrored(parts)
             usable = _any(found.values, row)
         elif kind is Prior.KEYPOINTS:

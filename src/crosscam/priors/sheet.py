@@ -43,7 +43,13 @@ def draw(
         samples: the pictures.
         sets: by kind the set, and the row of each picture (-1 for none).
         columns: pictures in a row.
+
+    Raises:
+        DataError: a label map with values that have no name.
     """
+    for found, _ in sets.values():
+        if found.kind is Prior.MASKS:
+            found.labels()
     cells = []
     for i, sample in enumerate(samples):
         picture = resize(decode(sample.path), _CELL)

@@ -95,6 +95,23 @@ class PriorSet:
         """Labels of masks, or joints of keypoints."""
         return tuple(self.about["names"])
 
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """The label maps of masks, each value of which has a name.
+
+        Raises:
+            DataError: a value beyond the names.
+        """
+        step = 1024  # rows, to not have all of a memory-mapped file in memory
+        blocks = range(0, len(self.values), step)
+        highest = max((int(self.values[i : i + step].max(initial=0)) for i in blocks), default=0)
+        if highest >= len(self.names):
+            raise DataError(
+                f"a label map by {self.producer} has the value {highest}, and its set names only "
+                f"0 to {len(self.names) - 1} ({', '.join(self.names)}). Delete the set and make it "
+                "again."
+            )
+        return self.values
+
     def find(self, samples: Sequence[Sample], root: Path) -> npt.NDArray[np.int64]:
         """[N] row of each sample's prior, -1 where the set has none.
 

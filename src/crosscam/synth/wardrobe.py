@@ -44,7 +44,7 @@ __all__ = ["WAIST", "Piece", "Sites", "cover", "dress", "folding", "hidden_faces
 Array = npt.NDArray[Any]
 
 WAIST = 1.06
-"""Canonical height of the waistline, meters."""
+"""Canonical height of the waistline, meters (assumed): where dresses and skirts begin to hang."""
 
 COCCYX = 0.86  # where the legs part
 
