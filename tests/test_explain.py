@@ -16,6 +16,8 @@ from toy import person
 from crosscam import cli, embedder, viz
 from crosscam.errors import DataError, InputError
 from crosscam.explain import explain, maps_of
+from crosscam.methods import unit
+from crosscam.methods.mmga import MAPS, MMGA
 from crosscam.recipe import Recipe, parse
 
 SETTINGS = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
@@ -61,6 +63,36 @@ def test_stage_maps_are_sums_of_absolute_values_of_length_one() -> None:
             torch.testing.assert_close(found[f"stage {number}"][i], naive)
     for name, value in method.maps(images).items():
         assert torch.equal(found[name], value)
+
+
+def test_the_maps_of_mmga_are_those_its_vector_is_made_of() -> None:
+    method = model([*SETTINGS, "method=mmga", "method.features=8"]).method
+    assert isinstance(method, MMGA)
+    images = torch.randn(2, 3, 96, 48)
+    found = maps_of(method.train(), images)
+    trunk = ["stage 1", "stage 2", "stage 3, first block"]
+    branches = ["whole branch", "upper branch", "lower branch"]
+    assert list(found) == [*trunk, *branches, *MAPS]
+    # Every map has a part in the vector: change it on its way, and the vector is another.
+    method.eval()
+    maps = method.stage_maps(images)
+    attended = [maps[name] for name in branches]
+    with torch.no_grad():
+        reduced = method._reduced(dict(zip(("whole", "upper", "lower"), attended, strict=True)))
+        assert torch.equal(unit(torch.cat(reduced, 1)), method.embed(images))
+    x = images.clone().requires_grad_()
+    used = method.stage_maps(x)
+    vector = unit(torch.cat(method._reduced({k.split()[0]: used[k] for k in branches}), 1))
+    gradients = torch.autograd.grad(vector[:, 0].sum(), [used[k] for k in trunk])
+    assert all(bool(g.any()) for g in gradients)
+
+
+def test_stages_that_msfl_does_not_run_are_not_shown() -> None:
+    settings = ["method=msfl", "method.levels=[1,2,3]", "method.width=8", "method.refine=[]"]
+    method = model([*SETTINGS, *settings]).method
+    assert method is not None
+    found = maps_of(method, torch.randn(2, 3, 64, 32))
+    assert list(found) == ["stage 1", "stage 2", "stage 3", "M1", "M2", "M3"]
 
 
 def test_runs_stand_side_by_side(pictures: list[Path], tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from crosscam.errors import RecipeError
 from crosscam.methods import available
 from crosscam.recipe import describe_settings, parse, shipped
+
+SMALL = ("method.backbone.name=resnet18", "method.backbone.width=0.125")
 
 
 def test_defaults_are_the_papers() -> None:
@@ -114,3 +117,22 @@ def test_shipped_recipes_round_trip(name: str, tmp_path: Path) -> None:
 def test_every_setting_is_explained(method: str) -> None:
     silent = [key for key, _, _, meaning in describe_settings(method) if not meaning]
     assert not silent
+
+
+@pytest.mark.parametrize("method", ["baseline", "msfl", "san"])
+@pytest.mark.parametrize("value", ["1", "1.5", "-0.1"])
+def test_smoothing_out_of_range_is_refused_when_the_recipe_is_read(method: str, value: str) -> None:
+    with pytest.raises(RecipeError, match=r"method.smoothing must be in \[0, 1\)"):
+        parse(None, [f"method={method}", *SMALL, f"method.smoothing={value}"])
+
+
+def test_what_a_method_refuses_is_refused_when_the_recipe_is_read(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(RecipeError, match="weights, 0 or more"):
+        parse(None, [*SMALL, "method.center=-1"])
+    with pytest.raises(RecipeError, match="last_stride"):
+        parse(None, ["method=san", *SMALL, "method.backbone.last_stride=2"])
+    missing = tmp_path / "weights.safetensors"  # is read when training starts
+    recipe = parse(None, [*SMALL, f"method.backbone.pretrained={missing}"])
+    assert recipe.method.options["backbone"].pretrained == str(missing)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,9 +1,10 @@
 """What trained models look at: a sheet of maps laid over pictures.
 
-For every run and picture: the maps of the backbone's four stages (sum of absolute values over
-channels), then what the method itself has to show: where each part of MPN took its features
-from, MMGA's attention, the textures that SAN decodes.  Each map is scaled for itself, from its
-least cell to its largest, so colors compare places within a map and not heights between maps.
+For every run and picture: the maps on the way to the vector, which for most methods are those of
+the backbone's four stages (sum of absolute values over channels), then what the method itself has
+to show: where each part of MPN took its features from, MMGA's attention, the textures that SAN
+decodes.  Each map is scaled for itself, from its least cell to its largest, so colors compare
+places within a map and not heights between maps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from crosscam.embedder import Embedder
 from crosscam.errors import DataError, InputError
 from crosscam.image import Picture
 from crosscam.methods import Method
-from crosscam.nn.backbones import Backbone
 
 __all__ = ["explain", "maps_of"]
 
@@ -81,18 +81,17 @@ def explain(models: Sequence[Embedder], pictures: Sequence[Path], out: Path) -> 
 def maps_of(method: Method, images: Tensor) -> dict[str, Tensor]:
     """What there is to see of how ``method`` reads pictures [B, 3, H, W], by name.
 
-    ``stage 1`` to ``stage 4`` are [B, h, w]: the sum over channels of the absolute values of a
-    stage of the backbone, divided by the length of the map.  The rest is ``Method.maps``.
+    First those of ``Method.stage_maps`` (``stage 1`` to ``stage 4`` of the backbone, if a method
+    does not say otherwise) as [B, h, w]: the sum over channels of absolute values, divided by the
+    length of the map.  The rest is ``Method.maps``.
     """
     was_training = method.training
     method.eval()
     found = {}
-    backbone = getattr(method, "backbone", None)
-    if isinstance(backbone, Backbone):
-        for number, x in enumerate(backbone.stages(images), 1):
-            total = x.float().abs().sum(1)
-            length = total.flatten(1).norm(dim=1).clamp(min=1e-12)
-            found[f"stage {number}"] = total / length[:, None, None]
+    for name, x in method.stage_maps(images).items():
+        total = x.float().abs().sum(1)
+        length = total.flatten(1).norm(dim=1).clamp(min=1e-12)
+        found[name] = total / length[:, None, None]
     found |= method.maps(images)
     method.train(was_training)
     return found

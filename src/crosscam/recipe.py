@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 import yaml
 
 from crosscam.data.augment import Augment
 from crosscam.errors import InputError, RecipeError
 from crosscam.image import Preprocess
-from crosscam.methods import Method, find
+from crosscam.methods import BackboneSettings, Method, find
 from crosscam.types import Prior
 
 if TYPE_CHECKING:
@@ -332,6 +333,7 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         raise RecipeError(f"a setting does not fit: {error}") from error
     options = dict(vars(built["method"]))
     name = options.pop("name")
+    _try(cls, options)
     if name.endswith(".py"):
         name = str(Path(name).expanduser().absolute())
     return Recipe(
@@ -339,6 +341,24 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         method=MethodSettings(name, options),
         **{section: built[section] for section in _SECTIONS},
     )
+
+
+def _try(cls: type[Method], options: Mapping[str, Any]) -> None:
+    """Refuse settings that the method would refuse, before any picture is read.
+
+    It is built on no device, which takes no memory and draws no number.
+    """
+    network = options.get("backbone")
+    if isinstance(network, BackboneSettings):  # whose weights are not read for this
+        options = {**options, "backbone": dataclasses.replace(network, pretrained=None)}
+    make: Callable[..., Method] = cls
+    try:
+        with torch.device("meta"):
+            make(2, **options)
+    except InputError:
+        raise
+    except Exception:  # a method that must have memory to be built is judged when it has
+        return
 
 
 def describe_settings(method: str) -> Iterator[tuple[str, str, str, str]]:

@@ -11,7 +11,7 @@ J joints, H W image height and width in pixels, h w cells of a map.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -146,6 +146,7 @@ class Batch:
     camids: torch.Tensor  # [B] int64, camera ids as the data set writes them
     priors: Mapping[Prior, torch.Tensor] = field(default_factory=dict)
     pairs: Batch | None = None  # rendered pictures with exact priors that come along
+    labels: Sequence[int] | None = None  # pids once more, on the host, for what is drawn by them
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -167,6 +168,11 @@ class Batch:
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
+
+    def listed_pids(self) -> list[int]:
+        """``pids`` on the host; if they did not come along there, reading them waits for a GPU."""
+        listed: list[int] = list(self.labels) if self.labels is not None else self.pids.tolist()
+        return listed
 
     def require(self, prior: Prior) -> torch.Tensor:
         """The tensor of ``prior``, or a ``DataError`` naming what is missing."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from crosscam.describe import describe
 from crosscam.errors import InputError, RecipeError
 from crosscam.methods import BackboneSettings, find
-from crosscam.methods.san import SAN, triplet_constraint, triplets
+from crosscam.methods.san import SAN, drawn_triplets, triplet_constraint, triplets
 from crosscam.methods.san_pg import SANPG
 from crosscam.nn import losses
 from crosscam.nn.texture_decoder import texture_loss
@@ -23,6 +23,7 @@ from crosscam.types import Batch, Prior
 
 SMALL = BackboneSettings("resnet18", last_stride=1, width=0.125)
 SIZE = (32, 16)
+FORMS: tuple[Literal["release", "paper"], ...] = ("release", "paper")
 
 
 def build(**settings: Any) -> SAN:
@@ -148,6 +149,43 @@ def test_gradients_of_the_constraints(form: Literal["release", "paper"]) -> None
     assert torch.autograd.gradcheck(lambda x: triplet_constraint(x, level, form, 0.3), maps)
 
 
+def test_the_constraint_weighs_the_same_on_any_number_of_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gradients are averaged over processes: the mean of theirs is that of the whole batch."""
+    random = torch.Generator().manual_seed(0)
+    maps = torch.randn(12, 5, 4, 2, generator=random)
+    # Three identities of two for each process; of one process, none follows into the other's.
+    for form in FORMS:
+        level = triplets([0, 0, 1, 1, 2, 2], form)[0]
+        shifted = tuple([row + 6 for row in rows] for rows in level)
+        both = tuple([*a, *b] for a, b in zip(level, shifted, strict=True))
+        whole = triplet_constraint(maps, both, form, 0.3)  # type: ignore[arg-type]
+        monkeypatch.setattr("crosscam.nn.sync.world_size", lambda: 2)
+        halves = [triplet_constraint(m, level, form, 0.3) for m in maps.split(6)]
+        monkeypatch.undo()
+        torch.testing.assert_close(sum(halves) / 2, whole)
+
+
+def test_triplets_are_drawn_from_labels_on_the_host_where_there_are_some() -> None:
+    data = batch()
+    listed = dataclasses.replace(data, labels=[0, 0, 0, 0, 1, 1, 1, 1])
+    for form in FORMS:
+        assert drawn_triplets(data, form).tolist() == [
+            [*map(list, level)] for level in triplets(data.pids.tolist(), form)
+        ]
+        assert drawn_triplets(listed, form).tolist() == [
+            [*map(list, level)] for level in triplets([0] * 4 + [1] * 4, form)
+        ]
+    maps = torch.randn(8, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    for level, rows in zip(triplets(data.pids.tolist(), "release"), drawn_triplets(data, "release"),
+                           strict=True):  # fmt: skip
+        assert torch.equal(
+            triplet_constraint(maps, rows, "release", 0.3),
+            triplet_constraint(maps, level, "release", 0.3),
+        )
+
+
 def test_without_triplets_the_constraint_is_zero_and_has_a_graph() -> None:
     maps = torch.randn(3, 2, 2, 2, requires_grad=True)
     loss = triplet_constraint(maps, ([], [], []), "release", 0.3)
@@ -217,6 +255,9 @@ def test_what_is_switched_off_is_gone() -> None:
     assert set(build(constraint=0.0)(batch(), 1)) == {"texture"}
     untaught = build(reconstruction=0.0)
     assert untaught.needs == frozenset()
+    with pytest.raises(InputError, match=r"without reconstruction .* cannot paint"):
+        untaught.predict(batch().images)
+    assert untaught.maps(batch().images) == {}
     assert set(untaught(dataclasses.replace(batch(), priors={}), 1)) == {"constraint"}
 
 
@@ -230,7 +271,15 @@ def test_the_picture_as_a_target_needs_no_texture() -> None:
     torch.testing.assert_close(control(data, 1)["texture"], (texture - square).abs().mean())
 
 
+def test_pairs_are_taken_where_something_is_learned_from_them() -> None:
+    assert build().takes_pairs
+    assert not build(synthetic=0.0).takes_pairs
+    assert not build(reconstruction=0.0).takes_pairs
+
+
 def test_settings_out_of_range() -> None:
+    with pytest.raises(RecipeError, match=r"method.smoothing must be in \[0, 1\), got 1.5"):
+        build(smoothing=1.5)
     with pytest.raises(RecipeError, match="0 or more"):
         build(reconstruction=-1.0)
     with pytest.raises(RecipeError, match="last_stride=1"):

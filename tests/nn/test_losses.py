@@ -323,6 +323,17 @@ class TestCenterLoss:
         assert torch.autograd.gradcheck(lambda x: loss(x, pids), (features.requires_grad_(),))
         assert torch.autograd.gradgradcheck(lambda x: loss(x, pids), (features,))
 
+    def test_a_loss_on_its_gradient_does_not_move_the_centers(self) -> None:
+        features, pids = toy(4)
+        loss = CenterLoss(4, 5).double()
+        value = loss(features.requires_grad_(), pids)
+        [gradient] = torch.autograd.grad(value, features, create_graph=True)
+        (value + 0.7 * gradient.norm()).backward()
+        together, loss.centers.grad = loss.centers.grad, None
+        loss(features, pids).backward()
+        assert together is not None
+        assert torch.equal(together, loss.centers.grad)
+
     def test_half_precision_does_not_overflow(self) -> None:
         loss = CenterLoss(1, 4)
         torch.nn.init.zeros_(loss.centers)

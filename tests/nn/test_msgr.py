@@ -226,6 +226,38 @@ def test_both_passes_of_adversarial_training_drop_the_same_inputs() -> None:
     torch.testing.assert_close(terms, moved.losses(batch))
 
 
+def test_the_first_pass_of_adversarial_training_leaves_running_statistics_alone() -> None:
+    """They move once a step, by the maps that are learned from."""
+    batch = real_batch()
+
+    def after(update: bool, **regularizer: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        method = Baseline(4, backbone=SMALL, center=0.0, **regularizer).train()
+        (method if update else method.losses)(batch)
+        return {k: v for k, v in method.named_buffers() if "running" in k}
+
+    once = after(False)
+    moved = after(True, msgr=1e-12, msgr_adversarial=True)
+    assert len(once) > 2
+    torch.testing.assert_close(moved, once)
+    before = Baseline(4, backbone=SMALL, center=0.0).state_dict()
+    assert not any(torch.equal(once[k], before[k]) for k in once)
+
+
+def test_the_centers_of_the_center_loss_do_not_learn_from_the_penalty() -> None:
+    batch = real_batch()
+
+    def gradient(**regularizer: Any) -> Tensor:
+        torch.manual_seed(0)
+        method = Baseline(4, backbone=SMALL, center=0.0005, **regularizer).train()
+        total(method(batch)).backward()
+        assert method.centers is not None
+        assert method.centers.centers.grad is not None
+        return method.centers.centers.grad
+
+    torch.testing.assert_close(gradient(msgr=0.5), gradient())
+
+
 # --- what it stands on ------------------------------------------------------------------------
 
 

@@ -135,8 +135,11 @@ def test_pairs_that_do_not_fit_are_refused(rendered: Path, tmp_path: Path) -> No
     baseline = parse(None, [f"data.root={rendered}", f"data.pairs={rendered}",
                             "data.name=rendered", "sampler.people=2", "sampler.images=2",
                             "preprocess.size=[32,16]"])  # fmt: skip
-    with pytest.raises(RecipeError, match="does not learn from rendered pairs"):
-        loop.train(baseline, tmp_path / "run", progress=False)
+    unused = ("method.synthetic=0", "method.reconstruction=0")
+    for one in (baseline, *(recipe(rendered, setting) for setting in unused)):
+        with pytest.raises(RecipeError, match="does not learn from rendered pairs"):
+            loop.train(one, tmp_path / "run", progress=False)
+        assert not any((tmp_path / "run").iterdir())  # refused before any picture was read
 
 
 # --- several updates --------------------------------------------------------------------------

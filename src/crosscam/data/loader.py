@@ -95,7 +95,8 @@ class TrainLoader:
             augment,
             preprocess,
         )
-        self.labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
+        self.host_labels = np.array(labels, np.int64)
+        self.labels = torch.from_numpy(self.host_labels).to(device)
         self.camids = torch.from_numpy(np.array(camids, np.int64)).to(device)
         self.device = self.labels.device  # with its number, as "cuda:0" where "cuda" was asked
         self.seed, self.rank, self.world = seed, rank, world
@@ -133,6 +134,7 @@ class TrainLoader:
             self.labels.index_select(0, index),
             self.camids.index_select(0, index),
             self.augment.apply_priors(priors, draws, size, self.flip_pairs),
+            labels=self.host_labels[mine].tolist(),
         )
 
     def _send(self, tensor: Tensor) -> Tensor:

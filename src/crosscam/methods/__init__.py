@@ -27,9 +27,19 @@ from torch import Tensor, nn
 from crosscam.errors import RecipeError
 from crosscam.nn import backbones
 from crosscam.nn.msgr import GradientRegularizer
+from crosscam.nn.stages import Backbone
 from crosscam.types import Batch, Prior
 
-__all__ = ["Adam", "BackboneSettings", "Method", "Update", "available", "find", "unit"]
+__all__ = [
+    "Adam",
+    "BackboneSettings",
+    "Method",
+    "Update",
+    "available",
+    "find",
+    "require_share",
+    "unit",
+]
 
 
 @dataclass(frozen=True)
@@ -132,8 +142,11 @@ class Method(nn.Module, ABC):
     parts: tuple[str, ...] = ()
     """What the channels of ``Prior.MASKS`` show, in order, if ``losses`` reads masks."""
 
-    takes_pairs: ClassVar[bool] = False
-    """Whether it learns from the rendered pictures that ``data.pairs`` sends along."""
+    takes_pairs: bool = False
+    """Whether it learns from the rendered pictures that ``data.pairs`` sends along.
+
+    A constructor may narrow this too.
+    """
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Training settings of the paper, by dotted recipe key; a recipe file starts from them."""
@@ -192,11 +205,22 @@ class Method(nn.Module, ABC):
         losses = self.updates()[update].losses
         if update or self.regularizer is None:
             return losses(batch)
-        terms, self.figures = self.regularizer(losses, batch, getattr(self, "backbone", None))
+        backbone = getattr(self, "backbone", None)
+        terms, self.figures = self.regularizer(losses, batch, backbone, self)
         return terms
 
+    def stage_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps [B, C, h, w] that ``embed`` makes of pictures [B, 3, H, W] on its way, by name.
+
+        Shallow to deep; by default those of the backbone's stages.
+        """
+        backbone = getattr(self, "backbone", None)
+        if not isinstance(backbone, Backbone):
+            return {}
+        return {f"stage {number}": x for number, x in enumerate(backbone.stages(images), 1)}
+
     def maps(self, images: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """What there is to see of how pictures [B, 3, H, W] are read, besides the backbone's maps.
+        """What there is to see of how pictures [B, 3, H, W] are read, besides ``stage_maps``.
 
         By name, maps [B, h, w] of 0 and more that are laid over the pictures, or pictures
         [B, 3, h, w] in [0, 1].  Called in evaluation mode, without gradients.
@@ -272,6 +296,13 @@ def _import_file(path: Path) -> ModuleType:
     except Exception as error:  # whatever a file of the user's does
         raise RecipeError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def require_share(**settings: float) -> None:
+    """Refuse settings of a method, by name, that are not in [0, 1): ``RecipeError``."""
+    for name, value in settings.items():
+        if not 0.0 <= value < 1.0:
+            raise RecipeError(f"method.{name} must be in [0, 1), got {value}.")
 
 
 def unit(features: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from crosscam.errors import RecipeError
 from crosscam.methods import Method, Update
 from crosscam.methods.mmga import mask_distance, usable
-from crosscam.methods.san import triplet_constraint, triplets
+from crosscam.methods.san import drawn_triplets, triplet_constraint
 from crosscam.nn.attention import ChannelGate, SpatialMap, attend
 from crosscam.nn.stages import Backbone
 from crosscam.nn.texture_decoder import Decoded, TextureDecoder, texture_loss
@@ -169,7 +169,7 @@ class Texture(Method):
         decoded: Decoded = self.painter(stages)
         terms = {**terms, "texture": self.texture * texture_loss(decoded.texture, target)}
         if self.texture_constraint:
-            levels = triplets(batch.pids.tolist(), "release")
+            levels = drawn_triplets(batch, "release")
             hinges = [
                 triplet_constraint(maps, level, "release", self.texture_margin)
                 for maps, level in zip(decoded.maps, levels, strict=True)

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
-from crosscam.methods import BackboneSettings, Method, unit
+from crosscam.methods import BackboneSettings, Method, require_share, unit
 from crosscam.nn import layers, losses
 from crosscam.types import Batch
 
@@ -88,8 +88,7 @@ class Baseline(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
-        if not 0.0 <= triplet_from < 1.0:
-            raise RecipeError(f"method.triplet_from must be in [0, 1), got {triplet_from}.")
+        require_share(smoothing=smoothing, triplet_from=triplet_from)
         if not 0.0 <= dropout < 1.0 or embedding < 0:
             raise RecipeError(
                 f"method.dropout must be in [0, 1) and method.embedding 0 or more, got {dropout} "

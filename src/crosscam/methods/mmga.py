@@ -194,9 +194,7 @@ class MMGA(Method):
         terms = {"id": self.identity * torch.stack(each).mean()}
         if self.triplet:
             hardest = [
-                losses.batch_hard_triplet(
-                    f, batch.pids, self.margin, normalize=self.normalize
-                )
+                losses.batch_hard_triplet(f, batch.pids, self.margin, normalize=self.normalize)
                 for f in reduced[: len(BRANCHES)]
             ]
             terms["triplet"] = self.triplet * torch.stack(hardest).mean()
@@ -219,13 +217,27 @@ class MMGA(Method):
             terms["masks"] = self.masks * torch.stack(distances).mean()
         return terms
 
+    def stage_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """u, the attended v, w, and the attended maps of the three branches.
+
+        The third and fourth stage of the backbone as such are never run.
+        """
+        found: dict[str, Tensor] = {}
+        branches, _ = self._branches(images, found)
+        return found | {f"{name} branch": x for name, x in branches.items()}
+
     @torch.no_grad()
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """The attention maps S [B, h, w] in (0, 1) of pictures [B, 3, H, W], by name."""
         return {name: torch.sigmoid(x.float()) for name, x in self._branches(images)[1].items()}
 
-    def _branches(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Attended maps p_b of the branches, and the logits [B, h, w] of all attention maps."""
+    def _branches(
+        self, images: Tensor, trunk: dict[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Attended maps p_b of the branches, and the logits [B, h, w] of all attention maps.
+
+        ``trunk`` is filled with the maps that the branches share.
+        """
         net, logits = self.backbone, dict[str, Tensor]()
 
         def attended(name: str, later: Tensor, earlier: Tensor) -> Tensor:
@@ -238,6 +250,8 @@ class MMGA(Method):
         u = net.stage1(net.stem(images))
         v = attended("scale1", net.stage2(u), u)
         w = self._first[0](v)
+        if trunk is not None:
+            trunk |= {"stage 1": u, "stage 2": v, "stage 3, first block": w}
         maps = {name: attended(name, self._rest[name](w), w) for name in BRANCHES}
         return maps, logits
 

@@ -34,6 +34,10 @@ maximum over the region for the AT.  A part that a picture lacks takes no part i
 ATs: not in cross-entropy (whose mean stays over the batch), nor in the class means, of either
 side.  In the batch statistics of E2_k the main task's vector stands in for it.
 
+At test (``test.flip``) the unit vectors of a picture and of its mirror image are added and scaled
+to length one.  The release adds both S as they are, so the longer one counts more there; here the
+picture is mirrored outside of the method, for all of them alike, and ``embed`` gives unit vectors.
+
 Ours: K that does not divide the map's rows gets stripes of ceil(rows / K) rows that overlap;
 halves of rows round up; ``sharing``, ``statistics``, ``align_by`` and weights turn the axes of
 the ablation; ``neck="msfl"`` puts the tasks on the pyramid of ``methods.msfl``, whose levels are
@@ -206,7 +210,11 @@ class MPN(Method):
             identity = part_identity(self.auxiliary_classifiers(t), pids, present)
             terms["at"] = self.weights["at"] * identity
             if self.weights["align"]:
-                classes = pids if self.align_by == "class" else torch.arange(len(pids)).to(pids)
+                classes = (
+                    pids
+                    if self.align_by == "class"
+                    else torch.arange(len(pids), device=pids.device)
+                )
                 terms["align"] = self.weights["align"] * alignment(s, t, present, classes)
         if self.weights["triplet"]:
             hardest = losses.batch_hard_triplet(

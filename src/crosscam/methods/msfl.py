@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
-from crosscam.methods import BackboneSettings, Method, unit
+from crosscam.methods import BackboneSettings, Method, require_share, unit
 from crosscam.nn import layers, losses
 from crosscam.nn.pyramid import CSIP, MSFF
 from crosscam.types import Batch
@@ -108,6 +108,7 @@ class MSFL(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
+        require_share(smoothing=smoothing)
         if not levels or set(levels) - {1, 2, 3, 4} or sorted(set(levels)) != list(levels):
             raise RecipeError(
                 f"method.levels must name stages 1 to 4 in rising order, got {list(levels)}."
@@ -163,6 +164,10 @@ class MSFL(Method):
             terms[f"level{level}"] = self.level_id * own
         return terms
 
+    def stage_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Those of the stages up to the last of ``levels``; those behind it are never run."""
+        return {f"stage {number}": x for number, x in enumerate(self._stages(images), 1)}
+
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """The levels of the pyramid: sum of absolute values over channels."""
         pyramid = self._pyramid(images)
@@ -170,15 +175,19 @@ class MSFL(Method):
 
     def _pyramid(self, images: Tensor) -> list[Tensor]:
         """The maps that are fused, shallow to deep."""
-        if self.levels[-1] == 4:
-            stages = self.backbone.stages(images)
-        else:
-            stages, x = [], self.backbone.stem(images)
-            for number in range(1, self.levels[-1] + 1):
-                x = self.backbone.stage(number)(x)
-                stages.append(x)
+        stages = self._stages(images)
         pyramid: list[Tensor] = self.msff(self.csip([stages[level - 1] for level in self.levels]))
         return pyramid
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        """The maps C_1 to that of the last level."""
+        if self.levels[-1] == 4:
+            return self.backbone.stages(images)
+        stages, x = [], self.backbone.stem(images)
+        for number in range(1, self.levels[-1] + 1):
+            x = self.backbone.stage(number)(x)
+            stages.append(x)
+        return stages
 
     def _pooled(self, images: Tensor) -> list[Tensor]:
         return [layers.global_avg_pool(x) for x in self._pyramid(images)]

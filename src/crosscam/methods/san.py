@@ -36,8 +36,7 @@ scale of its losses, so that what weighs the texture against identity is ``encod
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any, ClassVar, Literal
 
@@ -46,12 +45,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import InputError, RecipeError
-from crosscam.methods import Adam, BackboneSettings, Method, Update, unit
-from crosscam.nn import layers, losses
+from crosscam.methods import Adam, BackboneSettings, Method, Update, require_share, unit
+from crosscam.nn import layers, losses, sync
 from crosscam.nn.texture_decoder import Decoded, TextureDecoder, texture_loss
 from crosscam.types import Batch, Prior
 
-Triplets = tuple[list[int], list[int], list[int]]  # rows of anchors, positives, negatives
+Triplets = tuple[list[int], list[int], list[int]]
+"""Rows of anchors, positives and negatives."""
 
 
 class SAN(Method):
@@ -87,7 +87,7 @@ class SAN(Method):
         "AAAI 2020, arXiv 1905.13143"
     )
     needs = frozenset({Prior.TEXTURE})
-    takes_pairs: ClassVar[bool] = True
+    takes_pairs = True
     recipe: ClassVar[Mapping[str, Any]] = {
         "sampler.kind": "grouped",
         "sampler.people": 16,
@@ -132,6 +132,7 @@ class SAN(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
+        require_share(smoothing=smoothing)
         weights = (identity, triplet, reconstruction, constraint, synthetic)
         if min(*weights, encoder_lr, decoder_lr) < 0 or embedding < 0:
             raise RecipeError(
@@ -161,6 +162,7 @@ class SAN(Method):
             self.decoder.paint.requires_grad_(False)  # nothing is learned from what it paints
         if not reconstruction or target == "picture":
             self.needs = frozenset()
+        self.takes_pairs = bool(reconstruction and synthetic)
         self.smoothing, self.margin, self.normalize = smoothing, margin, normalize
         self.identity, self.triplet = identity, triplet
         self.reconstruction, self.constraint, self.synthetic = reconstruction, constraint, synthetic
@@ -211,9 +213,7 @@ class SAN(Method):
         """L_ID and L_Triplet."""
         v = self._feature(stages[-1])
         logits = self.classifier(v)
-        hardest = losses.batch_hard_triplet(
-            v, batch.pids, self.margin, normalize=self.normalize
-        )
+        hardest = losses.batch_hard_triplet(v, batch.pids, self.margin, normalize=self.normalize)
         return {
             "id": self.identity * losses.cross_entropy(logits, batch.pids, self.smoothing),
             "triplet": self.triplet * hardest,
@@ -229,15 +229,15 @@ class SAN(Method):
             error = texture_loss(decoded.texture, self._target(batch, decoded.texture))
             terms["texture"] = self.reconstruction * error
         if self.constraint:
-            # Reading the labels waits for a GPU once a step, for what is drawn by identity.
-            levels = triplets(batch.pids.tolist(), self.constraint_form)
+            levels = drawn_triplets(batch, self.constraint_form)
             hinges = [
                 triplet_constraint(maps, level, self.constraint_form, self.constraint_margin)
                 for maps, level in zip(decoded.maps, levels, strict=True)
             ]
             terms["constraint"] = self.constraint * torch.stack(hinges).sum()
         if self.reconstruction and self.synthetic and batch.pairs is not None:
-            with _running_statistics_untouched(self):
+            # Those of a teacher too, whose attention is on the way through the encoder.
+            with layers.running_statistics_untouched(self):
                 painted = self.decoder(self.backbone.stages(batch.pairs.images)).texture
             error = texture_loss(painted, self._target(batch.pairs, painted))
             terms["synthetic"] = self.synthetic * error
@@ -252,18 +252,25 @@ class SAN(Method):
     # --- to look at ---------------------------------------------------------------------------
 
     def predict(self, images: Tensor) -> Tensor:
-        """What the decoder makes of pictures [B, 3, H, W]: textures [B, 3, T, T] in [-1, 1]."""
-        if self.decoder is None:
+        """What the decoder makes of pictures [B, 3, H, W]: textures [B, 3, T, T] in [-1, 1].
+
+        Raises:
+            InputError: trained without reconstruction, so that nothing learned to paint.
+        """
+        if self.decoder is None or not self.reconstruction:
+            what = "reconstruction" if self.decoder is not None else "a decoder"
             raise InputError(
-                "this network was trained without a decoder (method.reconstruction=0 and "
-                "method.constraint=0) and cannot paint textures."
+                f"this network was trained without {what} (method.reconstruction=0) and cannot "
+                "paint textures. Train one with method.reconstruction=1, or a san_pg."
             )
         decoded: Decoded = self.decoder(self.backbone.stages(images))
         return decoded.texture.float().clamp(-1, 1)
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The decoded textures."""
-        return {} if self.decoder is None else {"texture": self.predict(images) / 2 + 0.5}
+        """The decoded textures, where the decoder learned to paint some."""
+        if self.decoder is None or not self.reconstruction:
+            return {}
+        return {"texture": self.predict(images) / 2 + 0.5}
 
 
 def triplets(pids: Sequence[int], form: Literal["release", "paper"]) -> list[Triplets]:
@@ -303,25 +310,36 @@ def triplets(pids: Sequence[int], form: Literal["release", "paper"]) -> list[Tri
     return levels
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def drawn_triplets(batch: Batch, form: Literal["release", "paper"]) -> Tensor:
+    """The ``triplets`` of a batch on its device, [4, 3, T].  Nothing waits for a GPU."""
+    rows = torch.tensor(triplets(batch.listed_pids(), form), dtype=torch.int64)
+    if batch.pids.device.type == "cuda":
+        return rows.pin_memory().to(batch.pids.device, non_blocking=True)
+    return rows.to(batch.pids.device)
+
+
 def triplet_constraint(
-    maps: Tensor, rows: Triplets, form: Literal["release", "paper"], margin: float
+    maps: Tensor, rows: Triplets | Tensor, form: Literal["release", "paper"], margin: float
 ) -> Tensor:
     """Hinge of the triplets ``rows`` at one map [B, C, h, w] of the decoder.
 
-    * release: D is the mean squared difference of all entries; the sum over triplets.
+    * release: D is the mean squared difference of all entries; the sum over triplets, of all
+      processes (whose gradients are averaged, so each takes its own sum as many times).
     * paper: D is the mean over cells of the Euclidean distance of their C entries; the mean over
       triplets (assumed).
 
-    Without triplets 0, with a graph.  Float32, or float64 for float64 maps.
+    ``rows`` are those of anchors, positives and negatives, lists or a tensor [3, T].  Without
+    triplets 0, with a graph.  Float32, or float64 for float64 maps.
     """
     wide = torch.promote_types(maps.dtype, torch.float32)
-    if not rows[0]:
+    if len(rows[0]) == 0:
         return maps.sum(dtype=wide) * 0.0
     with torch.autocast(maps.device.type, enabled=False):
         anchor, positive, negative = (maps[r].to(wide) for r in rows)
         closer = _distance(anchor, positive, form) - _distance(anchor, negative, form)
         hinge = F.relu(closer + margin)  # [triplets]
-        return hinge.sum() if form == "release" else hinge.mean()
+        return hinge.sum() * sync.world_size() if form == "release" else hinge.mean()
 
 
 def _distance(a: Tensor, b: Tensor, form: Literal["release", "paper"]) -> Tensor:
@@ -333,20 +351,3 @@ def _distance(a: Tensor, b: Tensor, form: Literal["release", "paper"]) -> Tensor
 
 def _parameters(*modules: nn.Module) -> Iterable[nn.Parameter]:
     return chain.from_iterable(module.parameters() for module in modules)
-
-
-@contextlib.contextmanager
-def _running_statistics_untouched(method: nn.Module) -> Iterator[None]:
-    """Batch normalization goes by its batch and leaves the statistics for deployment alone.
-
-    All of the method's: a teacher's attention has some of its own on the way through the encoder.
-    """
-    norms: list[Any] = [m for m in method.modules() if hasattr(m, "running_mean")]
-    kept = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, kept, strict=True):
-            norm.momentum = momentum

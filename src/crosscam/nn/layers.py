@@ -6,8 +6,9 @@ input) also inside autocast, because what follows is a metric.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ __all__ = [
     "init_norm",
     "init_normal",
     "init_xavier",
+    "running_statistics_untouched",
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -104,6 +106,23 @@ class IBN(nn.Module):
         return torch.cat(
             [self.IN(maps[:, : self.instances]), self.BN(maps[:, self.instances :])], dim=1
         )
+
+
+@contextlib.contextmanager
+def running_statistics_untouched(module: nn.Module) -> Iterator[None]:
+    """Batch normalization below ``module`` goes by its batch and leaves its running statistics.
+
+    For a pass whose pictures, or whose place in training, are not those that will be deployed.
+    """
+    norms: list[Any] = [m for m in module.modules() if hasattr(m, "running_mean")]
+    kept = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
 
 
 def init_normal(module: ModuleT, std: float = 0.001) -> ModuleT:

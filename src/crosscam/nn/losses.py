@@ -166,6 +166,9 @@ class CenterLoss(nn.Module):
     Wen et al., ECCV 2016, in the form of Luo et al. (CVPRW 2019): centers [N, D] start from
     N(0, 1), and no factor 1/2.  The paper weights the loss 0.0005 and moves the centers by their
     own SGD with rate 0.5 on the *unweighted* gradient.
+
+    The centers are moved by this loss and nothing else: whatever is learned from its gradient
+    with respect to the features (``nn.msgr``) takes the centers as they are.
     """
 
     def __init__(self, num_classes: int, dim: int) -> None:
@@ -184,8 +187,11 @@ class CenterLoss(nn.Module):
             )
         _require_classes(pids, n)
         with torch.autocast(features.device.type, enabled=False):
-            own = _float(self.centers)[pids]  # [B, D]
-            return (_float(features) - own).square().sum(1).mean()
+            f, own = _float(features), _float(self.centers)[pids]  # [B, D] both
+            loss = (f - own.detach()).square().sum(1).mean()
+            # The same once more for the centers' gradient, which adds nothing to the value.
+            pull = (f.detach() - own).square().sum(1).mean()
+            return loss + (pull - pull.detach())
 
     def extra_repr(self) -> str:
         return f"num_classes={self.centers.shape[0]}, dim={self.centers.shape[1]}"

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from crosscam.errors import InputError, RecipeError
-from crosscam.nn import sync
+from crosscam.nn import layers, sync
 from crosscam.nn.stages import Backbone
 from crosscam.nn.twice import QuickBatchNorm
 from crosscam.types import Batch
@@ -122,13 +122,18 @@ class GradientRegularizer:
         self.square, self.scale, self.adversarial = square, scale, adversarial
 
     def __call__(
-        self, losses: Losses, batch: Batch, backbone: nn.Module | None
+        self,
+        losses: Losses,
+        batch: Batch,
+        backbone: nn.Module | None,
+        method: nn.Module | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of ``losses(batch)`` with ``msgr`` beside them, and figures for the log.
 
         ``msgr`` is already weighted.  The figures are ``msgr_gradient`` (the sum of R_l) and
         ``msgr_ratio`` (its ratio to L), which should start as a modest fraction.  With
-        ``adversarial`` the terms are those of the moved maps, and the figures of the plain ones.
+        ``adversarial`` the terms are those of the moved maps, and the figures of the plain ones,
+        which leave the running statistics of ``method`` alone.
 
         Raises:
             RecipeError: the loss does not depend on one of the stages.
@@ -136,7 +141,9 @@ class GradientRegularizer:
         if self.adversarial:
             # Both passes drop the same inputs, or the perturbation would be of another loss.
             where = [batch.images.device] if batch.images.is_cuda else []
-            with torch.random.fork_rng(where):
+            with torch.random.fork_rng(where), contextlib.ExitStack() as stack:
+                if method is not None:  # deployed are the statistics of the maps that are learned
+                    stack.enter_context(layers.running_statistics_untouched(method))
                 terms, maps, numbers = self._run(losses, batch, backbone)
             total = torch.stack(list(terms.values())).sum()
             gradients = self._gradients(total, maps, numbers, twice=False)

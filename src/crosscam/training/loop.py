@@ -137,13 +137,6 @@ def _train(
         if evaluate and engine.evaluate_every:
             dataset.require_test()  # better now than after an epoch
         labels, num_classes = class_labels(samples)
-        store = ImageStore.build(
-            samples,
-            recipe.preprocess,
-            budget_bytes=int(recipe.data.budget_gb * 1e9),
-            cache_dir=Path(recipe.data.cache or run / "cache"),
-            progress=progress and me == 0,
-        )
         sampler = make_sampler(
             recipe.sampler.kind, labels, recipe.sampler.people, recipe.sampler.images, recipe.seed
         )
@@ -157,6 +150,21 @@ def _train(
             raise RecipeError(
                 f"a setting of the method or optimizer does not fit: {error}"
             ) from error
+        if recipe.data.pairs and not method.takes_pairs:
+            raise RecipeError(
+                f"data.pairs was given, and method {recipe.method.name} does not learn from "
+                "rendered pairs with these settings. Leave data.pairs out, or take san with "
+                "method.reconstruction and method.synthetic above 0."
+            )
+
+        # --- pictures and priors --------------------------------------------------------------
+        store = ImageStore.build(
+            samples,
+            recipe.preprocess,
+            budget_bytes=int(recipe.data.budget_gb * 1e9),
+            cache_dir=Path(recipe.data.cache or run / "cache"),
+            progress=progress and me == 0,
+        )
         priors = gather(
             method.needs,
             method.parts,
@@ -185,11 +193,6 @@ def _train(
         )
         pairs: Pairs | None = None
         if recipe.data.pairs:
-            if not method.takes_pairs:
-                raise RecipeError(
-                    f"method {recipe.method.name} does not learn from rendered pairs: leave "
-                    "data.pairs out."
-                )
             folder = Path(recipe.data.cache or run / "cache") / "pairs"
             pairs = load_pairs(recipe, folder, device, me, world, progress and me == 0)
         if engine.channels_last:
