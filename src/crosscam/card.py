@@ -30,7 +30,16 @@ from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256, write_atomically
 from crosscam.image import Preprocess
 
-__all__ = ["CARD", "Card", "Format", "Precision", "TrainedOn", "is_encoder"]
+__all__ = [
+    "BOUNDS",
+    "CARD",
+    "NATIVE_BOUND",
+    "Card",
+    "Format",
+    "Precision",
+    "TrainedOn",
+    "is_encoder",
+]
 
 CARD = "card.json"
 """Name of the card in an encoder's folder."""
@@ -39,6 +48,16 @@ _VERSION = 1
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["fp32", "fp16", "int8"]
+
+BOUNDS: Mapping[str, float] = {"fp32": 1e-3, "fp16": 0.01, "int8": 0.3}
+"""Largest length of the difference between two unit vectors that count as the same.
+
+One is the network's own; the other is that of an encoder of this precision, computed in float32.
+As cosines: 0.9999995, 0.99995 and 0.955.
+"""
+
+NATIVE_BOUND = 0.05
+"""The same for fp16 encoders that are computed in 16 bits; as a cosine 0.99875."""
 
 FILES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("encoder.onnx",),
@@ -345,8 +364,18 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 def _proof(proof: Mapping[str, Any]) -> str:
-    return (
+    text = (
         f"batches of {', '.join(map(str, proof.get('batches', ())))} against "
-        f"{proof.get('against', '?')}: least cosine {proof.get('least_cosine', '?')}, "
-        f"bound {proof.get('bound', '?')}"
+        f"{proof.get('against', '?')}: {_agreed(proof)}"
+    )
+    native = proof.get("native")
+    if isinstance(native, Mapping):
+        text += f"; computed in {native.get('computed_in', '?')}: {_agreed(native)}"
+    return text
+
+
+def _agreed(values: Mapping[str, Any]) -> str:
+    return (
+        f"largest distance {values.get('largest_distance', '?')} (bound "
+        f"{values.get('bound', '?')}), least cosine {values.get('least_cosine', '?')}"
     )

@@ -152,6 +152,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     embed.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
                        default="auto", help="what computes; auto: the quickest")  # fmt: skip
     embed.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
+    embed.add_argument("--precision", choices=("float32", "native"), default="float32",
+                       help="native: an fp16 encoder in the processor's 16 bits, quicker and a "
+                       "little off")  # fmt: skip
     embed.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
     embed.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -531,7 +534,11 @@ def _embed(options: argparse.Namespace) -> int:
     if options.option and not options.data:
         raise InputError("--option belongs to --data: give --data as well.")
     encoder = Encoder.load(
-        options.model, runtime=options.runtime, device=options.device, threads=options.threads
+        options.model,
+        runtime=options.runtime,
+        device=options.device,
+        threads=options.threads,
+        precision=options.precision,
     )
     common = {"skip": options.skip_bad, "progress": not options.quiet}
     if options.data:

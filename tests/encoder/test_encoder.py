@@ -19,7 +19,8 @@ from PIL import Image
 
 import crosscam
 from crosscam import embedder
-from crosscam.card import CARD, Card, file_entry
+from crosscam import export as exporting
+from crosscam.card import BOUNDS, CARD, NATIVE_BOUND, Card, file_entry
 from crosscam.encoder import Encoder
 from crosscam.errors import (
     CheckpointError,
@@ -28,7 +29,6 @@ from crosscam.errors import (
     InputError,
     MissingExtraError,
 )
-from crosscam.export import BOUNDS
 from crosscam.image import decode
 
 Picture = npt.NDArray[np.uint8]
@@ -98,6 +98,57 @@ def test_vectors_have_length_one_and_follow_the_order(
     single = np.concatenate([encoder(c) for c in crops])
     np.testing.assert_allclose(vectors, single[np.arange(75) % len(crops)], atol=2e-6)
     assert len({row.tobytes() for row in single}) == len(crops)
+
+
+@pytest.fixture(scope="module")
+def half(onnx_folder: Path, toy_run: Path, written: Path) -> Path:
+    """The toy network with weights in 16 bits."""
+    out = onnx_folder.parent / "half"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "_write_onnx", lambda _n, _s, path: shutil.copy(written, path))
+        exporting.export(toy_run, out, precision="fp16")
+    return out
+
+
+def test_half_weights_are_computed_in_float32_unless_asked(
+    half: Path, toy_run: Path, files: list[Path]
+) -> None:
+    """Vectors are compared for years, so what a processor would rather do does not count."""
+    golden = embedder.load(toy_run, device="cpu").files(files)
+    found = {}
+    for runtime in ("openvino", "onnxruntime"):
+        encoder = Encoder.load(half, runtime=runtime, threads=1)  # type: ignore[arg-type]
+        assert encoder.runtime.precision == "float32"
+        found[runtime] = encoder.files(files)
+        assert np.linalg.norm(found[runtime] - golden, axis=1).max() < BOUNDS["fp16"]
+    np.testing.assert_allclose(found["openvino"], found["onnxruntime"], atol=1e-5)
+    native = Encoder.load(half, precision="native", threads=1)
+    apart = np.linalg.norm(native.files(files) - golden, axis=1).max()
+    assert apart < NATIVE_BOUND
+    if native.runtime.precision != "float32":
+        assert native.runtime.precision in ("bfloat16", "float16")
+        assert apart > np.linalg.norm(found["openvino"] - golden, axis=1).max()
+
+
+def test_half_torch_weights_are_computed_in_bfloat16_only_when_asked(
+    toy_run: Path, tmp_path: Path, files: list[Path]
+) -> None:
+    exporting.export(toy_run, tmp_path / "m", format="torch", precision="fp16")
+    golden = embedder.load(toy_run, device="cpu").files(files)
+    apart = {}
+    for precision in ("float32", "native"):
+        encoder = Encoder.load(tmp_path / "m", device="cpu", precision=precision)  # type: ignore[arg-type]
+        apart[encoder.runtime.precision] = np.linalg.norm(encoder.files(files) - golden, axis=1)
+    assert apart["float32"].max() < apart["bfloat16"].max() < NATIVE_BOUND
+    assert apart["float32"].max() < BOUNDS["fp16"]
+
+
+def test_native_numbers_need_a_proof(onnx_folder: Path, toy_run: Path) -> None:
+    for folder in (onnx_folder, toy_run):
+        with pytest.raises(InputError, match=r"'native' is for fp16.*is fp32.*--precision fp16"):
+            Encoder.load(folder, precision="native")
+    with pytest.raises(InputError, match="float32 or native, got 'fp16'"):
+        Encoder.load(onnx_folder, precision="fp16")  # type: ignore[arg-type]
 
 
 def test_no_pictures_give_no_vectors(encoder: Encoder) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from crosscam import deployed, embedder, methods
 from crosscam import export as exporting
-from crosscam.card import FILES, Card
+from crosscam.card import FILES, NATIVE_BOUND, Card
 from crosscam.data import datasets
 from crosscam.encoder import Encoder
 from crosscam.errors import CheckpointError, DataError, ExportError, InputError, MissingExtraError
@@ -104,6 +104,95 @@ def test_half_precision_keeps_half_the_bytes(
     assert card.proof["bound"] == BOUNDS["fp16"]
     assert card.proof["largest_distance"] < BOUNDS["fp16"]
     assert card.hash != Card.read(onnx_folder).hash
+    if Encoder.load(tmp_path / "m", precision="native").runtime.precision == "float32":
+        return  # a processor without 16-bit numbers proves nothing about them
+    native = card.proof["native"]
+    assert native["bound"] == NATIVE_BOUND
+    assert card.proof["largest_distance"] < native["largest_distance"] < NATIVE_BOUND
+    assert f"computed in {native['computed_in']}: largest distance" in card.text()
+
+
+def _stem(path: Path, width: int = 16, mirrored: bool = False, **changes: Any) -> Path:
+    """Normalization, one convolution as in OSNet and ResNet, and the means of its channels."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(7)
+    groups = changes.get("group", 1)
+    how = {"kernel_shape": [7, 7], "strides": [2, 2], "pads": [3] * 4, "dilations": [1, 1]}
+    constants = {
+        "shift": np.array([120, 110, 100], np.float32),
+        "scale": np.array([0.02, 0.03, 0.01], np.float32),
+        "kernel": rng.normal(size=(6, 3 // groups, 7, 7)).astype(np.float32),
+        "bias": rng.normal(size=6).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "shift"], ["shifted"]),
+        helper.make_node("Mul", ["shifted", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel", "bias"], ["c"], **{**how, **changes}),
+        helper.make_node("Relu", ["c"], ["r"]),
+    ]
+    if mirrored:
+        nodes.append(helper.make_node("Conv", ["planes", "kernel"], ["d"], **how))
+    shape = ["n", 32, width, 3]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("pictures", TensorProto.UINT8, shape)],
+        [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 6, None, None])
+            for n in ("r", "d")[: 1 + mirrored]
+        ],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("width", [2, 16, 22])
+def test_pairs_of_pixels_give_the_sums_of_single_ones(tmp_path: Path, width: int) -> None:
+    import onnxruntime
+
+    pictures = np.random.default_rng(8).integers(0, 256, (3, 32, width, 3), np.uint8)
+    path = _stem(tmp_path / "stem.onnx", width)
+
+    def run() -> Any:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return session.run(None, {"pictures": pictures})[0]
+
+    before = run()
+    exporting._pair_columns(path)
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    assert [n.op_type for n in graph.node][:2] == ["Reshape", "Cast"]
+    assert next(list(t.dims) for t in graph.initializer if t.name == "kernel") == [6, 6, 7, 4]
+    after = run()
+    assert after.shape == before.shape == (3, 6, 16, width // 2)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 15},
+        {"mirrored": True},
+        {"group": 3},
+        {"strides": [1, 1]},
+        {"dilations": [2, 2]},
+        {"pads": [3, 2, 3, 3]},
+        {"auto_pad": "SAME_UPPER"},
+    ],
+)
+def test_other_first_layers_stay_as_they_are(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = _stem(tmp_path / "stem.onnx", **changes)
+    before = path.read_bytes()
+    exporting._pair_columns(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.usefixtures("quick")

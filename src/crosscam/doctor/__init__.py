@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam import models, probe
-from crosscam.card import Card, is_encoder
+from crosscam.card import BOUNDS, NATIVE_BOUND, Card, is_encoder
 from crosscam.classic import DESCRIPTORS
 from crosscam.doctor import weights as layers
 from crosscam.doctor.feeding import Feeder, feeder, resized
@@ -38,9 +38,6 @@ __all__ = ["Finding", "Report", "examine"]
 
 Status = Literal["OK", "WARN", "FAIL", "SKIP"]
 Vectors = npt.NDArray[np.float32]
-
-AGREE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.3}
-"""Largest distance of two unit vectors that count as the same, as in the proof of an export."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ class _Patient:
 
     def __post_init__(self) -> None:
         self.card = self.encoder.card
-        self.same = AGREE[self.card.precision]
+        self.same = BOUNDS[self.card.precision]
         self.pictures = resized(self.crops.pictures, self.encoder.preprocess)
         self.vectors = self.run_on(self.pictures)
         self.useful = bool(np.isfinite(self.vectors).all())
@@ -348,13 +345,21 @@ def _kept(p: _Patient) -> Iterator[Finding]:
             "Export it again." if p.exported else "",
         )  # fmt: skip
         return
-    apart = {}
+    apart, native = {}, {}
     for runtime in _runtimes(p):
         encoder = Encoder.load(p.folder, runtime=runtime, device="cpu")
         apart[runtime] = _apart(encoder(known.pictures), known.vectors)
+        if p.card.precision == "fp16":
+            encoder = Encoder.load(p.folder, runtime=runtime, device="cpu", precision="native")
+            numbers = encoder.runtime.precision
+            if numbers != "float32":
+                native[f"{runtime} in {numbers}"] = _apart(encoder(known.pictures), known.vectors)
     measured = ", ".join(f"{k} {v:.1g}" for k, v in apart.items())
     measured += f" away from what the network gave at export (same: {p.same:g})"
-    if max(apart.values()) > p.same:
+    if native:
+        measured += "; " + ", ".join(f"{k} {v:.1g}" for k, v in native.items())
+        measured += f" (same: {NATIVE_BOUND:g})"
+    if max(apart.values()) > p.same or max(native.values(), default=0.0) > NATIVE_BOUND:
         yield Finding(
             name, "FAIL", measured,
             "The same pictures do not give the same vectors any more: decoding, resizing, the "

@@ -32,6 +32,7 @@ from crosscam.encoder.runtimes import (
     choose,
     cores,
     open_runtime,
+    require_native,
     torch_runtime,
 )
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
@@ -82,6 +83,7 @@ class Encoder:
         runtime: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto",
         device: str = "auto",
         threads: int = 0,
+        precision: Literal["float32", "native"] = "float32",
     ) -> Encoder:
         """The encoder of a folder; its files must have the hashes of the card.
 
@@ -91,6 +93,10 @@ class Encoder:
             runtime: what computes; auto is the quickest that is installed.
             device: cpu, cuda, cuda:0, or auto: a GPU if the runtime has one.
             threads: processor threads; 0 takes all.
+            precision: of the numbers in between.  float32 gives the vectors of the network on
+                every machine, up to the bound of ``card.BOUNDS``.  native, for fp16 encoders,
+                takes the 16 bits that the processor is quickest with (bfloat16, float16), if it
+                is: up to twice as fast, and up to ``card.NATIVE_BOUND`` away.
 
         Raises:
             CheckpointError: no encoder there, or one that is incomplete, changed or unreadable.
@@ -98,6 +104,9 @@ class Encoder:
         """
         if threads < 0:
             raise InputError(f"threads must be 0 (all) or more, got {threads}.")
+        if precision not in ("float32", "native"):
+            raise InputError(f"precision must be float32 or native, got {precision!r}.")
+        native = precision == "native"
         folder = resolve(path)
         if is_encoder(folder) or not (folder / "recipe.yaml").is_file():
             card: Card | None = Card.read(folder)
@@ -105,15 +114,21 @@ class Encoder:
             card = None
         if card is not None:
             card.verify(folder)
+            if native:
+                require_native(card)
             if card.format != "torch":
-                opened = open_runtime(folder, card, runtime=runtime, device=device, threads=threads)
+                opened = open_runtime(
+                    folder, card, runtime=runtime, device=device, threads=threads, native=native
+                )
                 return cls(card, opened, threads or cores())
         choose(card.format if card else "torch", runtime, device)
         from crosscam import deployed
 
         model, card = deployed.load(folder, card, device=device)
+        if native:
+            require_native(card)
         where = str(next(model.method.parameters()).device) if model.method else "cpu"
-        opened = torch_runtime(model.function, card, device=where, threads=threads)
+        opened = torch_runtime(model.function, device=where, threads=threads, native=native)
         return cls(card, opened, threads or cores())
 
     @property

@@ -22,7 +22,7 @@ from crosscam.card import FILES, Card
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.optional import import_openvino
 
-__all__ = ["Runtime", "cores", "open_runtime", "torch_runtime"]
+__all__ = ["Runtime", "cores", "open_runtime", "require_native", "torch_runtime"]
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB, resized
 Vectors = npt.NDArray[np.float32]  # [N, D]
@@ -39,6 +39,7 @@ class Runtime:
         together: calls that may run at the same time and gain from it.
         batch: pictures per call that it is quickest with.
         function: uint8 [N, H, W, 3] to float32 [N, D].
+        precision: of the numbers in between: float32, bfloat16 or float16.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Runtime:
     together: int
     batch: int
     function: Callable[[Pictures], Vectors]
+    precision: str = "float32"
 
     def __call__(self, pictures: Pictures) -> Vectors:
         return self.function(pictures)
@@ -89,8 +91,23 @@ def choose(format: str, runtime: str, device: str) -> str:
     )
 
 
-def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads: int) -> Runtime:
+def require_native(card: Card) -> None:
+    """Raise an ``InputError`` if the proof of an encoder does not hold for 16 bits."""
+    if card.precision != "fp16":
+        raise InputError(
+            f"precision 'native' is for fp16 encoders, which were proven in 16 bits, and "
+            f"{card.name} is {card.precision}. Use float32, or export with --precision fp16."
+        )
+
+
+def open_runtime(
+    folder: Path, card: Card, *, runtime: str, device: str, threads: int, native: bool
+) -> Runtime:
     """The encoder of ``folder``, an ONNX or OpenVINO file, ready to be called.
+
+    It computes in float32, whatever the hardware would rather do: the vectors of one picture are
+    compared for years, by machines of many kinds.  With ``native``, in the 16 bits that the
+    processor is quickest with, if it is.
 
     Raises:
         CheckpointError: the files cannot be run; says what the runtime said.
@@ -102,7 +119,7 @@ def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads
     threads = threads or cores()
     try:
         if name == "openvino":
-            return _openvino(file, card, threads)
+            return _openvino(file, card, threads, native)
         if name == "onnxruntime":
             return _onnxruntime(file, card, where, threads)
     except Exception as error:  # each runtime has its own ways to fail
@@ -117,7 +134,7 @@ def open_runtime(folder: Path, card: Card, *, runtime: str, device: str, threads
 _BATCHES = (16, 8, 1)
 
 
-def _openvino(file: Path, card: Card, threads: int) -> Runtime:
+def _openvino(file: Path, card: Card, threads: int, native: bool) -> Runtime:
     """A network for 16 pictures, one for 8 and one for 1, compiled when first needed.
 
     Fixed shapes run up to 1.5 times as fast as a free batch (``benchmarks/encode.py``), so
@@ -127,7 +144,7 @@ def _openvino(file: Path, card: Card, threads: int) -> Runtime:
     openvino = import_openvino()
     core = openvino.Core()
     hint = "f32"
-    if card.precision != "fp32":  # what the hardware computes quickest of lower precision
+    if native:
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         hint = "bf16" if "BF16" in able else "f16" if "FP16" in able else "f32"
     settings = {  # as many streams of one thread as there are threads: nothing waits for anything
@@ -176,7 +193,8 @@ def _openvino(file: Path, card: Card, threads: int) -> Runtime:
         return np.concatenate(parts)
 
     request(1)  # a file that cannot be run is known now
-    return Runtime("openvino", "cpu", 1, threads, _BATCHES[0], function)
+    named = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}[hint]
+    return Runtime("openvino", "cpu", 1, threads, _BATCHES[0], function, named)
 
 
 def _onnxruntime(file: Path, card: Card, device: str, threads: int) -> Runtime:
@@ -213,9 +231,9 @@ def _require_input(shape: list[Any], kind: str, card: Card) -> None:
 
 
 def torch_runtime(
-    function: Callable[[Pictures], Vectors], card: Card, *, device: str, threads: int
+    function: Callable[[Pictures], Vectors], *, device: str, threads: int, native: bool
 ) -> Runtime:
-    """A network of the lab (``deployed.load``) as a runtime.
+    """A network of the lab (``deployed.load``) as a runtime; ``native`` computes in 16 bits.
 
     ``threads`` holds for all of PyTorch in this process; 0 leaves them as they are.
     """
@@ -227,10 +245,11 @@ def torch_runtime(
     half = torch.bfloat16 if kind == "cpu" else torch.float16
 
     def call(pictures: Pictures) -> Vectors:
-        with torch.autocast(kind, half, enabled=card.precision != "fp32"):
+        with torch.autocast(kind, half, enabled=native):
             return function(pictures)
 
-    return Runtime("torch", device, torch.get_num_threads(), 1, 64, call)
+    precision = str(half if native else torch.float32).removeprefix("torch.")
+    return Runtime("torch", device, torch.get_num_threads(), 1, 64, call, precision)
 
 
 def _device(card: Card, runtime: str, device: str) -> str:
