@@ -1,0 +1,813 @@
+"""What training, evaluation and re-ranking do on a GPU, in one call.
+
+    python benchmarks/train_gpu.py              # all rows, the important ones first
+    python benchmarks/train_gpu.py              # again: goes on with the rows that are missing
+    python benchmarks/train_gpu.py --profile    # and what a step of our rows spends its time on
+    python benchmarks/train_gpu.py --tiny       # every kind of row on a CPU, at toy size
+
+Every row runs in a process of its own, so that one which fails (out of memory, a compiler that
+gives up) loses its own figures only.  OUT/results.json is written after every row, OUT/table.md
+made of it; a later call with the same --out on the same device measures what is not there yet
+(failed rows too, with --again).  After --budget-s seconds no row is started.
+
+Ours is crosscam's own training: the decoded training set in device memory (``data.store``),
+augmentation on the device, the step of the training loop (``training.loop.learn``), in bfloat16 and
+channels-last, plain ("eager"), compiled by torch.compile, or compiled with CUDA graphs ("graphs").
+Each method has the augmentation, optimizer and weights of its paper, on 256x128 pictures whatever
+its paper's size; MSFL's ResNet-50 has last stride 2, all others 1.  MSGR differentiates twice,
+which a compiled step cannot.  Masks and textures are random, and lie in device memory as real ones.
+
+The classic pipeline was written for this comparison, the way re-identification code used to be:
+JPEGs opened, resized, mirrored, padded, cropped and erased one by one with Pillow in the workers of
+a DataLoader, float32 or float16 (autocast and GradScaler), NCHW, no compiler, the losses read after
+every step.  It trains our baseline, so its network and losses are the same.
+
+Figures: img/s is end to end, from one step to the next, sampler and augmentation included; "data
+img/s" the same without the network; "rate" the share of the bfloat16 matrix rate that this machine
+reached in the same process (products of two N x N matrices of random numbers; --matrix), counting
+the operations of convolutions and matrix products of a whole step; "syncs" how often a step made
+the host wait for the GPU; "ratio" is against the classic float16 pipeline with the baseline on the
+same network and batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import math
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from crosscam.data.augment import Augment
+from crosscam.data.loader import TrainLoader
+from crosscam.data.samplers import make_sampler
+from crosscam.data.store import ImageStore
+from crosscam.image import Preprocess
+from crosscam.methods import BackboneSettings, Method, find
+from crosscam.priors import labels, rows
+from crosscam.recipe import (
+    DataSettings,
+    EngineSettings,
+    MethodSettings,
+    OptimizerSettings,
+    PriorSettings,
+    Recipe,
+    SamplerSettings,
+    ScheduleSettings,
+    TestSettings,
+)
+from crosscam.training import loop
+from crosscam.training.optim import make_optimizers
+from crosscam.types import Batch, Prior
+
+IMAGES = 4  # of an identity in a batch
+MARKET = {"pictures": 12936, "people": 751, "epochs": 60}
+
+
+# --- the rows -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to measure.
+
+    ``kind`` is ours, classic, run (the whole training loop), or retrieval.
+    """
+
+    kind: str
+    method: str = "baseline"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    network: str = "resnet50"
+    batch: int = 64
+    how: str = "eager"  # ours: eager, compiled, graphs; classic: fp16, fp32; retrieval: a device
+    least_s: float = 20.0  # left of the budget, or the row is not started
+
+    @property
+    def label(self) -> str:
+        return self.method + (" + msgr" if self.options.get("msgr") else "")
+
+    @property
+    def name(self) -> str:
+        if self.kind == "retrieval":
+            return f"{self.method}, {self.how}"
+        return f"{self.kind}, {self.label}, {self.network}, {self.batch}, {self.how}"
+
+
+METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("mpn", {}),
+    ("san", {}),
+    ("msfl", {"last_stride": 2}),
+    ("msfl", {"last_stride": 2, "msgr": 0.01}),
+    ("mmga", {}),
+)
+
+
+def all_rows() -> list[Row]:
+    """In order of importance: a short budget measures the first ones."""
+    compiled = {"how": "compiled", "least_s": 60.0}
+    graphs = {"how": "graphs", "least_s": 60.0}
+    found: list[Row] = []
+    for network in ("resnet50", "osnet_x1_0"):
+        for batch in (512, 64):
+            found += [
+                Row("ours", network=network, batch=batch),
+                Row("ours", network=network, batch=batch, **compiled),
+                Row("classic", network=network, batch=batch, how="fp16", least_s=30.0),
+            ]
+    found += [Row("ours", m, o, batch=64) for m, o in METHODS]
+    found += [Row("ours", m, o, batch=512) for m, o in METHODS]
+    found += [Row("retrieval", name, how=how, least_s=40.0)
+              for name in ("evaluate", "re-rank") for how in ("cuda", "cpu")]  # fmt: skip
+    found += [Row("run", batch=64, how="eager", least_s=90.0)]
+    found += [Row("ours", network=n, batch=b, **graphs)
+              for n in ("resnet50", "osnet_x1_0") for b in (64, 512)]  # fmt: skip
+    plain = [(m, o) for m, o in METHODS if "msgr" not in o]
+    found += [Row("ours", m, o, batch=b, **compiled) for b in (512, 64) for m, o in plain]
+    found += [Row("classic", network=n, batch=b, how="fp32", least_s=30.0)
+              for n in ("resnet50", "osnet_x1_0") for b in (64, 512)]  # fmt: skip
+    return found
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mpn": {"width": 16},
+    "san": {"embedding": 16, "decoder_width": 0.0625},
+    "msfl": {"width": 32, "refine_width": 8, "embedding": 16},
+    "mmga": {"features": 16},
+}
+
+
+def tiny_rows(device: str) -> list[Row]:
+    """One of every kind, small enough for a CPU; compiled means traced there, by no compiler."""
+    small = {"network": "resnet18", "batch": 8}
+    found = [Row("ours", **small), Row("ours", how="compiled", **small),
+             Row("classic", how="fp16", **small), Row("classic", how="fp32", **small)]  # fmt: skip
+    found += [Row("ours", m, {**o, **SMALL.get(m, {})}, **small) for m, o in METHODS]
+    found += [Row("retrieval", name, how=device) for name in ("evaluate", "re-rank")]
+    return [*found, Row("run", **small)]
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def draw_pictures(folder: Path, count: int, people: int) -> list[Path]:
+    """JPEGs of 128x64 in Market's names: noise before noise, as large as real crops as files."""
+    train = folder / "bounding_box_train"
+    paths = [train / f"{i % people + 1:04d}_c{i % 6 + 1}s1_{i:06d}_01.jpg" for i in range(count)]
+    if train.is_dir() and len(list(train.iterdir())) == count:
+        return paths
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("bounding_box_train", "query", "bounding_box_test"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for path in paths:
+        street = Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        picture = np.asarray(street.resize((64, 128), Image.Resampling.BICUBIC))
+        grain = rng.integers(0, 24, picture.shape, dtype=np.uint8)
+        Image.fromarray(picture // 8 * 7 + grain).save(path, quality=90)
+    return paths
+
+
+def ids_of(paths: Iterable[Path]) -> np.ndarray:
+    return np.unique([int(path.name[:4]) for path in paths], return_inverse=True)[1]
+
+
+# --- ours ---------------------------------------------------------------------------------------
+
+
+def settings_of(row: Row, options: argparse.Namespace) -> Recipe:
+    """The recipe of a row: its paper's, at the size and batch of the comparison."""
+    cls = find(row.method)
+    said: dict[str, dict[str, Any]] = {}
+    for key, value in cls.recipe.items():
+        section, name = key.split(".")
+        said.setdefault(section, {})[name] = tuple(value) if isinstance(value, list) else value
+    keywords = dict(row.options)
+    stride = keywords.pop("last_stride", 1)
+    backbone = BackboneSettings(row.network, last_stride=stride, width=options.width)
+    if row.network.startswith("osnet"):
+        backbone = BackboneSettings(row.network, width=options.width)
+    return Recipe(
+        seed=0,
+        method=MethodSettings(row.method, {"backbone": backbone, **keywords}),
+        data=DataSettings(
+            "market1501", str(options.pictures_at), partial=True, cache=str(options.work / "cache")
+        ),
+        priors=PriorSettings(),
+        preprocess=Preprocess(size=options.size),
+        augment=Augment(**said.get("augment", {})),
+        sampler=SamplerSettings("grouped", row.batch // IMAGES, IMAGES),
+        optimizer=OptimizerSettings(**said.get("optimizer", {})),
+        schedule=ScheduleSettings(epochs=options.epochs, warmup="none", milestones=()),
+        engine=EngineSettings(
+            precision="bf16", compile=row.how == "compiled", checkpoint_minutes=60.0
+        ),
+        test=TestSettings(),
+    )
+
+
+def random_priors(method: Method, count: int, device: torch.device) -> dict[Prior, rows.Rows]:
+    """Label maps and textures of noise, kept and unpacked as the real ones are."""
+    rng, each = np.random.default_rng(0), np.arange(count)
+    found: dict[Prior, rows.Rows] = {}
+    if Prior.MASKS in method.needs:
+        maps = rng.integers(0, len(LABELS), (count, 128, 64), dtype=np.uint8)
+        table = labels.channel_table(LABELS, method.parts)
+        found[Prior.MASKS] = rows.MaskRows(maps, each, table, device)
+    if Prior.TEXTURE in method.needs:
+        textures = rng.integers(0, 256, (min(count, 1024), 256, 256, 3), dtype=np.uint8)
+        found[Prior.TEXTURE] = rows.TextureRows(textures, None, each % len(textures), device)
+    return found
+
+
+LABELS = ("background", "head", "top", "left arm", "right arm", "bottom", "shoes")
+
+
+class Ours:
+    """The training of a row, step by step."""
+
+    def __init__(self, row: Row, options: argparse.Namespace) -> None:
+        self.row, self.options = row, options
+        self.device = torch.device(options.device)
+        self.recipe = recipe = settings_of(row, options)
+        paths = draw_pictures(options.pictures_at, options.pictures, options.people)
+        ids = ids_of(paths)
+        # Decoded by the first row, mapped by the others.
+        store = ImageStore.build(
+            paths, recipe.preprocess, budget_bytes=0, cache_dir=options.work / "cache"
+        )
+        torch.manual_seed(0)
+        self.method = recipe.method.build(int(ids.max()) + 1).to(self.device)
+        self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.train()
+        self.method.schedule(0.99)  # with losses that join late
+        self.updates = make_optimizers(self.method, recipe.optimizer)
+        self.loader = TrainLoader(
+            store.to(self.device),
+            ids.astype(np.int64),
+            ids.astype(np.int64),
+            make_sampler("grouped", ids, recipe.sampler.people, IMAGES, 0),
+            recipe.augment,
+            recipe.preprocess,
+            seed=0,
+            device=self.device,
+            priors=random_priors(self.method, len(paths), self.device),
+        )
+        self.learner: nn.Module = self.method
+        if row.how != "eager":
+            backend = {"backend": "aot_eager"} if options.tiny else {}
+            if row.how == "graphs":
+                backend = {"mode": "reduce-overhead"}
+            self.learner = torch.compile(self.method, **backend)  # type: ignore[assignment]
+
+    def batches(self) -> Iterator[Batch]:
+        """Epoch after epoch."""
+        for epoch in range(10**9):
+            yield from self.loader.epoch(epoch)
+
+    def step(self, batch: Batch, learner: nn.Module | None = None) -> dict[str, Tensor]:
+        if self.row.how == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
+        return loop.learn(
+            batch,
+            self.method,
+            self.learner if learner is None else learner,
+            self.updates,
+            norm=self.recipe.optimizer.clip,
+            half=True,
+        )
+
+    def flops(self, batch: Batch) -> int:
+        """Operations of the convolutions and matrix products of one step, as made, uncompiled."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.step(batch, self.method)
+        return int(counter.get_total_flops())
+
+    def measure(self) -> dict[str, Any]:
+        options, device = self.options, self.device
+        rate = matrix_rate(device, options.matrix)
+        batches = self.batches()
+        size = len(first := next(batches))
+        flops = self.flops(first)
+        del first
+        began = time.perf_counter()
+        for _ in range(options.warmup):
+            terms = self.step(next(batches))
+        wait(device)
+        warm = time.perf_counter() - began
+        loss = sum(float(t.detach()) for t in terms.values())
+        if not math.isfinite(loss):
+            raise ArithmeticError(f"the loss is {loss} after the warm-up")
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        waits = self.waits(batches)
+        seconds, steps = paced(lambda: self.step(next(batches)), options, device)
+        memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
+        alone, count = paced(lambda: next(batches), options, device, share=0.25)
+        speed = size * steps / seconds
+        if options.profile:
+            self.profile(batches)
+        return {
+            "images_per_s": speed,
+            "ms_per_step": 1000 * seconds / steps,
+            "steps": steps,
+            "data_images_per_s": size * count / alone,
+            "gflop_per_image": flops / size / 1e9,
+            "matrix_tflops": rate / 1e12,
+            "matrix_share": flops / size * speed / rate,
+            "memory_mb": memory,
+            "syncs_per_step": waits,
+            "warmup_s": warm,
+            "market_minutes": MARKET["pictures"] * MARKET["epochs"] / speed / 60,
+        }
+
+    def waits(self, batches: Iterator[Batch]) -> float | None:
+        """How often a step makes the host wait for the GPU; an error if that is asked for."""
+        if self.device.type != "cuda":
+            return None
+        mode, count = self.options.sync, 3
+        torch.cuda.set_sync_debug_mode("error" if mode == "error" else "warn")
+        try:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                for _ in range(count):
+                    self.step(next(batches))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        said = [w for w in found if "synchroniz" in str(w.message)]
+        places = sorted({f"{w.filename}:{w.lineno}" for w in said})
+        if places:
+            print(f"{self.row.name}: waits at {', '.join(places)}", file=sys.stderr)
+        return len(said) / count
+
+    def profile(self, batches: Iterator[Batch]) -> None:
+        """What one step spends its time on, by operation, to a file."""
+        from torch.profiler import ProfilerActivity, profile
+
+        kinds = [ProfilerActivity.CPU]
+        kinds += [ProfilerActivity.CUDA] if self.device.type == "cuda" else []
+        with profile(activities=kinds) as found:
+            self.step(next(batches))
+            wait(self.device)
+        by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
+        name = self.row.name.replace(", ", "-").replace(" ", "")
+        table = found.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=70)
+        (self.options.out / f"profile-{name}.txt").write_text(table + "\n", encoding="utf-8")
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def paced(
+    step: Callable[[], object],
+    options: argparse.Namespace,
+    device: torch.device,
+    share: float = 1.0,
+) -> tuple[float, int]:
+    """(seconds, steps): at least --steps of them, and as many as fit that share of --seconds.
+
+    The host waits for the GPU as often as the training loop does, when it logs.
+    """
+    every = EngineSettings().log_every
+    wait(device)
+    began, steps = time.perf_counter(), 0
+    while steps < options.steps or time.perf_counter() - began < share * options.seconds:
+        step()
+        steps += 1
+        if steps % every == 0:
+            wait(device)
+    wait(device)
+    return time.perf_counter() - began, steps
+
+
+def matrix_rate(device: torch.device, side: int) -> float:
+    """Operations a second of a bfloat16 matrix product, the best of some rounds."""
+    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    best = math.inf
+    for _ in range(5):
+        wait(device)
+        began = time.perf_counter()
+        for _ in range(10 if device.type == "cuda" else 1):
+            a @ b
+        wait(device)
+        best = min(best, (time.perf_counter() - began) / (10 if device.type == "cuda" else 1))
+    return 2 * side**3 / best
+
+
+# --- the classic pipeline -----------------------------------------------------------------------
+
+
+class PerImage(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """One JPEG after the other, with Pillow."""
+
+    def __init__(self, paths: list[Path], ids: np.ndarray, size: tuple[int, int]) -> None:
+        self.paths, self.ids, self.size = paths, ids, size
+        preprocess, self.augment = Preprocess(), Augment()
+        self.mean = torch.tensor(preprocess.mean)[:, None, None]
+        self.std = torch.tensor(preprocess.std)[:, None, None]
+        self.fill = torch.tensor(self.augment.erase_fill)[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        height, width = self.size
+        pad = self.augment.pad
+        data = self.paths[row].read_bytes()
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if random.random() < self.augment.flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        padded = Image.new("RGB", (width + 2 * pad, height + 2 * pad))
+        padded.paste(image, (pad, pad))
+        left, top = random.randint(0, 2 * pad), random.randint(0, 2 * pad)
+        image = padded.crop((left, top, left + width, top + height))
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
+        x.sub_(self.mean).div_(self.std)
+        if random.random() < self.augment.erase:
+            self.erase(x)
+        return x, int(self.ids[row])
+
+    def erase(self, x: Tensor) -> None:
+        height, width = self.size
+        for _ in range(100):
+            area = random.uniform(*self.augment.erase_area) * height * width
+            aspect = random.uniform(*self.augment.erase_aspect)
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if h < height and w < width:
+                top, left = random.randint(0, height - h), random.randint(0, width - w)
+                x[:, top : top + h, left : left + w] = self.fill
+                return
+
+
+class Endless(torch.utils.data.Sampler[list[int]]):
+    """The batches of the sampler of ours, without end."""
+
+    def __init__(self, ids: np.ndarray, batch: int) -> None:
+        self.sampler = make_sampler("grouped", ids, batch // IMAGES, IMAGES, 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for epoch in range(10**9):
+            yield from (batch.tolist() for batch in self.sampler.epoch(epoch))
+
+
+def fitting(workers: int, batch_bytes: int) -> int:
+    """Workers whose batches, two each, fit into the memory that processes share."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir():
+        return workers
+    fit = int(0.8 * shutil.disk_usage(shared).free / batch_bytes / 2) - 1
+    return max(1, min(workers, fit)) if workers else 0
+
+
+def classic(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    device, half = torch.device(options.device), row.how == "fp16"
+    paths = draw_pictures(options.pictures_at, options.pictures, options.people)
+    ids = ids_of(paths)
+    workers = fitting(options.workers, row.batch * 12 * math.prod(options.size))
+    data = torch.utils.data.DataLoader(
+        PerImage(paths, ids, options.size),
+        batch_sampler=Endless(ids, row.batch),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    recipe = settings_of(row, options)
+    method = recipe.method.build(int(ids.max()) + 1).to(device).train()
+    settings = recipe.optimizer
+    optimizer = torch.optim.Adam(
+        method.parameters(), settings.lr, weight_decay=settings.weight_decay
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=half and device.type == "cuda")
+    kind = torch.float16 if device.type == "cuda" else torch.bfloat16  # CPUs scale no gradient
+    source = iter(data)
+
+    def step() -> None:
+        images, pids = next(source)
+        images = images.to(device, non_blocking=True)
+        pids = pids.to(device, non_blocking=True)
+        with torch.autocast(device.type, kind, enabled=half):
+            terms = method(Batch(images, pids, pids))
+            total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad()
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        sum(float(t.detach()) for t in terms.values())  # for the log, after every step
+
+    for _ in range(options.warmup):
+        step()
+    wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds, steps = paced(step, options, device)
+    memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
+    count = max(options.steps // 4, 1)
+    for _ in range(2 * workers):  # what was made while the network was busy
+        next(source)
+    began = time.perf_counter()
+    for _ in range(count):
+        next(source)
+    alone = time.perf_counter() - began
+    speed = row.batch * steps / seconds
+    return {
+        "images_per_s": speed,
+        "ms_per_step": 1000 * seconds / steps,
+        "steps": steps,
+        "data_images_per_s": row.batch * count / alone,
+        "memory_mb": memory,
+        "workers": workers,
+        "market_minutes": MARKET["pictures"] * MARKET["epochs"] / speed / 60,
+    }
+
+
+# --- a whole training, and what comes after it --------------------------------------------------
+
+
+def whole_run(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    """``training.loop.train``, with checkpoints, logs and all: some epochs, by the clock."""
+    draw_pictures(options.pictures_at, options.pictures, options.people)
+    recipe = settings_of(row, options)
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        began = time.perf_counter()
+        run = loop.train(recipe, Path(folder) / "run", device=options.device, progress=False)
+        seconds = time.perf_counter() - began
+        card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    return {
+        "epochs": options.epochs,
+        "images_per_s": card["images_per_second"],
+        "memory_mb": card["peak_memory_mb"],
+        "seconds": seconds,
+        "market_minutes": MARKET["pictures"] * MARKET["epochs"] / card["images_per_second"] / 60,
+    }
+
+
+def retrieval(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    """Market-size random features, on a device: seconds of the second call."""
+    from crosscam.retrieval import RerankSettings, evaluate
+
+    queries, gallery, people = options.market
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((people, 512), dtype=np.float32)
+
+    def side(count: int) -> tuple[np.ndarray, ...]:
+        pids = rng.integers(0, people, count)
+        features = centers[pids] + 2 * rng.standard_normal((count, 512), dtype=np.float32)
+        return features, pids, rng.integers(0, 6, count)
+
+    given = (*side(queries), *side(gallery))
+    settings = RerankSettings() if row.method == "re-rank" else None
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        metrics = evaluate(*given, rerank=settings, device=row.how)
+        times.append(time.perf_counter() - began)
+    return {"seconds": times[-1], "first_call_s": times[0], "mAP": metrics.mAP,
+            "queries": queries, "gallery": gallery}  # fmt: skip
+
+
+# --- all of it ----------------------------------------------------------------------------------
+
+
+def measure(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    if row.kind == "classic":
+        return classic(row, options)
+    if row.kind == "run":
+        return whole_run(row, options)
+    if row.kind == "retrieval":
+        return retrieval(row, options)
+    with loop.flushed_denormals(), loop.chosen_convolutions():
+        return Ours(row, options).measure()
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on besides the rows."""
+    cuda = options.device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "size": list(options.size),
+        "width": options.width,
+        "pictures": options.pictures,
+        "people": options.people,
+    }
+
+
+def child(row: Row, options: argparse.Namespace, left: float) -> dict[str, Any] | None:
+    """The figures of a row measured by another process; None if the budget ended it."""
+    limit = min(left, options.row_s)
+    number = options.rows.index(row)
+    command = [sys.executable, __file__, *options.words, "--one", str(number)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # its workers and compilers end with it
+    )
+    try:
+        out, said = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None if limit < options.row_s else {"failed": f"took over {options.row_s:g} s"}
+    took = round(time.perf_counter() - began, 1)
+    if process.returncode:
+        with (options.out / "failures.txt").open("a", encoding="utf-8") as file:
+            file.write(f"== {row.name}\n{said}\n")
+        last = (said.strip().splitlines() or [f"exit {process.returncode}, no message"])[-1]
+        return {"failed": last[:300], "took_s": took}
+    notes = [line for line in said.splitlines() if "waits at" in line]
+    return {**json.loads(out.splitlines()[-1]), "took_s": took, "notes": notes}
+
+
+def table_of(results: Mapping[str, Any], every: list[Row]) -> str:
+    """Markdown."""
+    made = results["rows"]
+    head = results["about"]
+    lines = [
+        f"{head['device']}, torch {head['torch']}, CUDA {head['cuda']}, {head['processors']} "
+        f"processors; {head['size'][0]}x{head['size'][1]}, {head['pictures']:,} pictures of "
+        f"{head['people']} people.",
+        "",
+        "```",
+        *dict.fromkeys(results["commands"]),
+        "```",
+        "",
+    ]
+    columns = ("training", "network", "batch", "how", "img/s", "ratio", "rate", "TFLOP/s of",
+               "GFLOP/img", "MB", "data img/s", "syncs", "Market, 60 epochs, min")  # fmt: skip
+    lines += [f"| {' | '.join(columns)} |", "|---|---|--:|---" + "|--:" * (len(columns) - 4) + "|"]
+    for row in every:
+        found = made.get(row.name)
+        if row.kind == "retrieval":
+            continue
+        start = [row.label if row.kind == "ours" else f"{row.kind}: {row.label}", row.network,
+                 str(row.batch), row.how]  # fmt: skip
+        if found is None or "failed" in found:
+            why = "" if found is None else f"failed: {found['failed']}"
+            lines.append(f"| {' | '.join([*start, why, *[''] * (len(columns) - 5)])} |")
+            continue
+        classic_row = Row("classic", network=row.network, batch=row.batch, how="fp16")
+        reference = made.get(classic_row.name, {}).get("images_per_s")
+        speed = found["images_per_s"]
+        cells = [
+            f"{speed:,.0f}",
+            f"{speed / reference:.2f}" if reference else "",
+            f"{found['matrix_share']:.1%}" if "matrix_share" in found else "",
+            f"{found['matrix_tflops']:.1f}" if "matrix_tflops" in found else "",
+            f"{found['gflop_per_image']:.2f}" if "gflop_per_image" in found else "",
+            f"{found['memory_mb']:,.0f}" if found.get("memory_mb") else "",
+            f"{found['data_images_per_s']:,.0f}" if "data_images_per_s" in found else "",
+            f"{found['syncs_per_step']:g}" if found.get("syncs_per_step") is not None else "",
+            f"{found['market_minutes']:.1f}",
+        ]
+        lines.append(f"| {' | '.join([*start, *cells])} |")
+    lines += ["", "| evaluation | device | s | first call, s | mAP |", "|---|---|--:|--:|--:|"]
+    for row in every:
+        if row.kind != "retrieval":
+            continue
+        found = made.get(row.name)
+        cells = [""] * 3
+        if found is not None and "failed" in found:
+            cells[0] = f"failed: {found['failed']}"
+        elif found is not None:
+            cells = [
+                f"{found['seconds']:.2f}",
+                f"{found['first_call_s']:.2f}",
+                f"{found['mAP']:.4f}",
+            ]
+        lines.append(f"| {row.method} | {row.how} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def save(results: Mapping[str, Any], options: argparse.Namespace) -> None:
+    for name, text in (("results.json", json.dumps(results, indent=1) + "\n"),
+                       ("table.md", table_of(results, options.rows))):  # fmt: skip
+        temporary = options.out / f".{name}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(options.out / name)
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/train_gpu"),
+                        help="folder of results.json and table.md (%(default)s)")  # fmt: skip
+    parser.add_argument("--work", type=Path, help="folder of pictures (default: OUT/work)")
+    parser.add_argument("--only", nargs="+", metavar="TEXT",
+                        help="only rows whose name has one of these texts")  # fmt: skip
+    parser.add_argument("--budget-s", type=float, default=540.0, help="seconds (%(default)g)")
+    parser.add_argument("--row-s", type=float, default=240.0, help="most of a row (%(default)g)")
+    parser.add_argument("--again", action="store_true", help="also rows that failed before")
+    parser.add_argument("--list", action="store_true", help="name the rows, measure nothing")
+    parser.add_argument("--profile", action="store_true",
+                        help="a table of a step of our rows, to OUT/profile-*.txt")  # fmt: skip
+    parser.add_argument("--sync", choices=("count", "error"), default="count",
+                        help="count the waits of a step, or fail at the first")  # fmt: skip
+    parser.add_argument("--device", default="cuda", help="(%(default)s)")
+    parser.add_argument("--pictures", type=int, default=MARKET["pictures"])
+    parser.add_argument("--people", type=int, default=MARKET["people"])
+    parser.add_argument("--epochs", type=int, default=10, help="of the row run (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="timed, at least (%(default)g)")
+    parser.add_argument("--steps", type=int, default=20, help="timed, at least (%(default)s)")
+    parser.add_argument("--warmup", type=int, default=6, help="untimed steps (%(default)s)")
+    parser.add_argument("--matrix", type=int, default=8192, help="side (%(default)s)")
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1),
+                        help="of the classic pipeline (%(default)s)")  # fmt: skip
+    parser.add_argument("--tiny", action="store_true", help="everything on a CPU, at toy size")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    if "--tiny" in words:
+        parser.set_defaults(device="cpu", pictures=48, people=12, epochs=1, seconds=0.0, steps=1,
+                            warmup=1, matrix=256, workers=0)  # fmt: skip
+    options = parser.parse_args(words)
+    options.words = words
+    options.size, options.width, options.market = (256, 128), 1.0, (3368, 15913, 750)
+    if options.tiny:
+        options.size, options.width, options.market = (32, 16), 0.125, (40, 200, 20)
+    options.rows = tiny_rows("cpu") if options.tiny else all_rows()
+    options.work = options.work or options.out / "work"
+    options.pictures_at = options.work / f"market-{options.pictures}-{options.people}"
+    return options
+
+
+def main() -> None:
+    options = parsed(sys.argv[1:])
+    if options.list:
+        print("\n".join(row.name for row in options.rows))
+        return
+    if options.one is not None:
+        if options.tiny:
+            torch.set_num_threads(1)
+        print(json.dumps(measure(options.rows[options.one], options)))
+        return
+    began = time.perf_counter()
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("PyTorch sees no GPU here: run this where there is one, or with --tiny.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    path = options.out / "results.json"
+    results: dict[str, Any] = {"about": about(options), "commands": [], "rows": {}}
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["about"] != results["about"]:
+            raise SystemExit(f"{path} was measured elsewhere or otherwise: take another --out.")
+        results = found
+    results["commands"].append(f"python benchmarks/train_gpu.py {' '.join(options.words)}".strip())
+    draw_pictures(options.pictures_at, options.pictures, options.people)
+    for row in options.rows:
+        known = results["rows"].get(row.name)
+        done = known is not None and not ("failed" in known and options.again)
+        wanted = not options.only or any(text in row.name for text in options.only)
+        if done or not wanted:
+            continue
+        left = options.budget_s - (time.perf_counter() - began)
+        if left < row.least_s:
+            continue  # a quicker one may still fit
+        figures = child(row, options, left)
+        if figures is None:
+            continue
+        results["rows"][row.name] = figures
+        save(results, options)
+        speed = figures.get("images_per_s") or figures.get("seconds")
+        print(f"{row.name}: {figures.get('failed') or f'{speed:,.1f}'}", flush=True)
+    save(results, options)
+    missing = [row.name for row in options.rows if row.name not in results["rows"]]
+    print(f"\n{table_of(results, options.rows)}")
+    if missing:
+        print(f"{len(missing)} rows are missing; the same command goes on with them.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The script that measures on a GPU: every kind of row at toy size, and what a call leaves."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "train_gpu.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("train_gpu", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_gpu"] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules["train_gpu"]
+
+
+@pytest.fixture(scope="module")
+def options(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> argparse.Namespace:
+    found = script.parsed(["--tiny", "--out", str(tmp_path_factory.mktemp("out"))])
+    found.work.mkdir()
+    return found
+
+
+def test_rows_have_names_of_their_own_and_come_in_order(script: ModuleType) -> None:
+    rows = script.all_rows()
+    names = [row.name for row in rows]
+    assert len(set(names)) == len(names)
+    wanted = {(row.label, row.network, row.batch) for row in rows if row.kind == "ours"}
+    for batch in (64, 512):
+        assert {("baseline", n, batch) for n in ("resnet50", "osnet_x1_0")} <= wanted
+        methods = ("mpn", "san", "msfl", "msfl + msgr", "mmga")
+        assert {(m, "resnet50", batch) for m in methods} <= wanted
+    # Whatever has a ratio has its reference among the rows, and before the last third.
+    last = len(rows) * 2 // 3
+    for row in rows:
+        if row.kind == "ours":
+            reference = script.Row("classic", network=row.network, batch=row.batch, how="fp16")
+            assert reference.name in names[:last]
+
+
+@pytest.mark.slow
+def test_every_kind_of_row_is_measured(script: ModuleType, options: argparse.Namespace) -> None:
+    figures: dict[str, dict[str, Any]] = {}
+    for row in options.rows:
+        if row.how != "compiled":
+            options.profile = row is options.rows[0]
+            figures[row.name] = script.measure(row, options)
+    assert len(figures) == 11
+    for name, found in figures.items():
+        speed = found.get("images_per_s") or 1 / found["seconds"]
+        assert speed > 0, name
+        if name.startswith("ours"):
+            rate = found["gflop_per_image"] / 1000 * found["images_per_s"]
+            assert found["matrix_share"] == pytest.approx(rate / found["matrix_tflops"]), name
+            assert found["market_minutes"] == pytest.approx(
+                12936 * 60 / found["images_per_s"] / 60
+            ), name
+    # Differentiating twice costs about as many operations again.
+    plain, twice = (figures[f"ours, msfl{m}, resnet18, 8, eager"] for m in ("", " + msgr"))
+    assert 1.5 < twice["gflop_per_image"] / plain["gflop_per_image"] < 2.5
+    profile = (options.out / "profile-ours-baseline-resnet18-8-eager.txt").read_text()
+    assert "convolution_backward" in profile
+    # And the table has all of it.
+    text = script.table_of(
+        {"about": script.about(options), "commands": ["x"], "rows": figures}, options.rows
+    )
+    cells = {tuple(c.strip() for c in line.split("|")[1:5]): line.split("|")[5:-1]
+             for line in text.splitlines() if line.startswith("|")}  # fmt: skip
+    reference = figures["classic, baseline, resnet18, 8, fp16"]["images_per_s"]
+    for name, found in figures.items():
+        if name.startswith("ours"):
+            shown = cells[tuple(name.split(", ")[1:])]  # type: ignore[index]
+            assert shown[0].strip() == f"{found['images_per_s']:,.0f}"
+            assert shown[1].strip() == f"{found['images_per_s'] / reference:.2f}"
+
+
+@pytest.mark.slow
+def test_operations_are_counted_forward_and_backward(
+    script: ModuleType, options: argparse.Namespace
+) -> None:
+    """A linear map is one product forward, two backward; the first has no gradient to give on."""
+    ours = script.Ours(options.rows[0], options)
+    batch = next(ours.batches())
+    with torch.no_grad():
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            ours.method.classifier(ours.method.neck(ours.method._pooled(batch.images)))
+    stem = ours.method.backbone.conv1
+    first = 2 * stem.weight.numel() * 16 * 8 * len(batch)  # at half of 32 x 16
+    distances = ours.flops(batch) - (3 * counter.get_total_flops() - first)
+    # What is left are the products of the triplet's distances: B x B x D, forward and backward.
+    assert 0 <= distances <= 3 * 2 * 2 * len(batch) ** 2 * ours.method.dim
+
+
+def test_a_call_goes_on_where_the_last_one_stopped(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    broken = {"classic, baseline, resnet18, 8, fp16"}
+
+    def child(row: Any, options: argparse.Namespace, left: float) -> dict[str, Any] | None:
+        asked.append(row.name)
+        assert 0 < left <= options.budget_s
+        if row.name in broken:
+            return {"failed": "out of memory"}
+        if len(asked) == 4:
+            return None  # the budget ended it
+        if row.kind == "retrieval":
+            return {"seconds": 1.0, "first_call_s": 2.0, "mAP": 0.5}
+        return {"images_per_s": 80.0, "market_minutes": 3.0}
+
+    def call(*words: str) -> dict[str, Any]:
+        asked.clear()
+        monkeypatch.setattr(sys, "argv", ["x", "--tiny", "--out", str(tmp_path), *words])
+        script.main()
+        found: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())
+        return found
+
+    monkeypatch.setattr(script, "child", child)
+    names = [row.name for row in script.tiny_rows("cpu")]
+    assert call("--budget-s", "1")["rows"] == {}  # nothing is begun that cannot end
+    first = call()
+    assert asked == names
+    assert list(first["rows"]) == [*names[:3], *names[4:]]
+    table = (tmp_path / "table.md").read_text()
+    assert "failed: out of memory" in table
+    second = call()
+    assert asked == [names[3]]
+    assert set(second["rows"]) == set(names)
+    assert second["commands"][-1].endswith(f"--tiny --out {tmp_path}")
+    broken.clear()
+    call()
+    assert asked == []
+    third = call("--again", "--only", "fp16")
+    assert asked == [names[2]]
+    assert third["rows"][names[2]]["images_per_s"] == 80.0
+    assert "| 1.00 |" in (tmp_path / "table.md").read_text()
+    with pytest.raises(SystemExit, match="measured elsewhere or otherwise"):
+        call("--pictures", "24")
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_leaves_the_others_their_figures(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processes of their own: our rows need the matrix rate, the classic ones do not."""
+    words = ["--tiny", "--matrix", "-1", "--out", str(tmp_path), "--only", "fp32", "mmga"]
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    script.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert list(rows) == ["classic, baseline, resnet18, 8, fp32", "ours, mmga, resnet18, 8, eager"]
+    classic, mmga = rows.values()
+    assert classic["images_per_s"] > 0
+    assert "negative dimension" in mmga["failed"]
+    assert "Traceback" in (tmp_path / "failures.txt").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_no_step_waits_for_the_gpu(script: ModuleType, tmp_path: Path) -> None:
+    words = ["--sync", "error", "--pictures", "512", "--people", "64", "--steps", "2"]
+    words += ["--seconds", "0", "--warmup", "2", "--matrix", "256", "--out", str(tmp_path)]
+    options = script.parsed(words)
+    options.work.mkdir()
+    for method, keywords in (("baseline", {}), *script.METHODS):
+        found = script.measure(script.Row("ours", method, keywords, "resnet18"), options)
+        assert found["syncs_per_step"] == 0, method
