@@ -18,9 +18,12 @@ from crosscam.serve.tokens import Role
 
 @pytest.fixture
 def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
-    """Settings come from the marker ``settings``, if the test has one."""
+    """Settings come from the marker ``settings``, if the test has one.
+
+    Compaction, which takes a process of its own, is left to the tests that are about it.
+    """
     marker = request.node.get_closest_marker("settings")
-    settings = ServiceSettings(**(marker.kwargs if marker else {}))
+    settings = ServiceSettings(**{"compact_hours": 0, **(marker.kwargs if marker else {})})
     found = Running(tmp_path, settings)
     with found.client:
         yield found

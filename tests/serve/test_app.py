@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import stat
 import struct
 import threading
 import time
@@ -21,7 +22,7 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
-from crosscam.gallery import Where
+from crosscam.gallery import Item, Where
 from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
@@ -30,6 +31,7 @@ READS = [
     ("GET", "/api/me"),
     ("GET", "/api/stats"),
     ("GET", "/api/people"),
+    ("GET", "/api/person"),
     ("GET", "/api/sightings"),
     ("GET", "/api/calibration"),
     ("GET", "/metrics"),
@@ -37,11 +39,11 @@ READS = [
 ]
 CHANGES = [
     ("POST", "/api/sightings"),
-    ("POST", "/api/people/a/enroll"),
-    ("POST", "/api/people/a/confirm"),
-    ("POST", "/api/people/a/reject"),
-    ("POST", "/api/people/a/rename"),
-    ("POST", "/api/people/a/split"),
+    ("POST", "/api/enroll"),
+    ("POST", "/api/confirm"),
+    ("POST", "/api/reject"),
+    ("POST", "/api/rename"),
+    ("POST", "/api/split"),
     ("POST", "/api/merge"),
 ]
 ADMINS = [("POST", "/api/forget"), ("GET", "/api/audit")]
@@ -134,22 +136,24 @@ def test_people_are_enrolled_confirmed_rejected_split_merged_and_renamed(
     running: Running, operator: Caller
 ) -> None:
     one, two, other = running.id_of(1, 1), running.id_of(1, 2), running.id_of(2, 1)
-    assert operator.post("/api/people/Ann/enroll", json={"ids": [one]}).status_code == 200
-    assert operator.post("/api/people/Ann/confirm", json={"ids": [two, other]}).status_code == 200
-    person = operator.get("/api/people/Ann").json()
+    assert operator.post("/api/enroll", json={"name": "Ann", "ids": [one]}).status_code == 200
+    both = {"name": "Ann", "ids": [two, other]}
+    assert operator.post("/api/confirm", json=both).status_code == 200
+    person = operator.get("/api/person?name=Ann").json()
     assert person["sightings"] == 3
     assert {s["id"] for s in person["own"]} == {one, two, other}
-    split = operator.post("/api/people/Ann/split", json={"ids": [other], "name": "Bea"})
+    split = operator.post("/api/split", json={"name": "Ann", "ids": [other], "new": "Bea"})
     assert split.status_code == 200
     assert operator.get("/api/people").json()["people"] == [
         {"name": "Ann", "sightings": 2},
         {"name": "Bea", "sightings": 1},
     ]
     rejected = running.id_of(1, 3)
-    operator.post("/api/people/Ann/reject", json={"ids": [rejected]})
+    operator.post("/api/reject", json={"name": "Ann", "ids": [rejected]})
     found = operator.post("/api/search", data={"person": "Ann", "top": 50}).json()["results"]
     assert rejected not in {r["id"] for r in found}
-    assert operator.post("/api/people/Bea/rename", json={"name": "Cleo"}).json()["changed"] == 1
+    renamed = operator.post("/api/rename", json={"name": "Bea", "new": "Cleo"})
+    assert renamed.json()["changed"] == 1
     assert operator.post("/api/merge", json={"names": ["Cleo"], "into": "Ann"}).status_code == 200
     assert operator.get("/api/people").json()["people"] == [{"name": "Ann", "sightings": 3}]
 
@@ -172,7 +176,7 @@ def test_adding_is_idempotent(operator: Caller, viewer: Caller) -> None:
 
 def test_forgetting_leaves_nothing(running: Running, operator: Caller, admin: Caller) -> None:
     ids = [running.id_of(5, c) for c in range(1, CAMERAS + 1)]
-    operator.post("/api/people/Zoe Example/enroll", json={"ids": ids})
+    operator.post("/api/enroll", json={"name": "Zoe Example", "ids": ids})
     receipt = admin.post(
         "/api/forget", json={"person": "Zoe Example", "reason": "asked for it"}
     ).json()
@@ -180,20 +184,22 @@ def test_forgetting_leaves_nothing(running: Running, operator: Caller, admin: Ca
     for sighting in ids:
         assert admin.get(f"/api/sightings/{sighting}").status_code == 404
         assert admin.get(f"/api/sightings/{sighting}/picture").status_code == 404
-    assert admin.get("/api/people/Zoe Example").status_code == 404
+    assert admin.get("/api/person?name=Zoe Example").status_code == 404
     found = admin.search(5, top=100).json()["results"]
     assert not set(ids) & {r["id"] for r in found}
     text = (running.service.state / "audit.jsonl").read_text()
     assert "Zoe" not in text
-    entry = next(e for e in admin.get("/api/audit").json()["entries"] if e["action"] == "forget")
-    assert entry["receipt"] == receipt["id"]
-    assert "person_name" not in entry  # nobody can say any more who that was
+    log = admin.get("/api/audit?action=forget").json()["entries"]
+    done, begun = log
+    assert (done["stage"], done["of"], done["receipt"]) == ("done", begun["number"], receipt["id"])
+    assert (begun["stage"], begun["reason"]) == ("begun", "asked for it")
+    assert "person_name" not in begun  # nobody can say any more who that was
 
 
 def test_who_searched_for_whom_and_why_is_in_the_log(
     running: Running, viewer: Caller, operator: Caller, admin: Caller
 ) -> None:
-    operator.post("/api/people/Ann/enroll", json={"ids": [running.id_of(1, 1)]})
+    operator.post("/api/enroll", json={"name": "Ann", "ids": [running.id_of(1, 1)]})
     viewer.search(3, reason="lost child, gate 4")
     viewer.post("/api/search", data={"person": "Ann"})
     log = admin.get("/api/audit").json()
@@ -207,6 +213,178 @@ def test_who_searched_for_whom_and_why_is_in_the_log(
     assert by_picture["reason"] == "lost child, gate 4"
     assert by_picture["pictures"] == [hashlib.sha256(jpeg(3, 1, 9)).hexdigest()]
     assert "Ann" not in (running.service.state / "audit.jsonl").read_text()
+
+
+def lines(running: Running) -> list[Any]:
+    text = (running.service.state / "audit.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_change_is_in_the_log_before_it_is_made(
+    running: Running, operator: Caller, admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = running.service.gallery
+    before: list[Any] = []
+    forget = gallery.forget
+
+    def look(**what: Any) -> Any:
+        before.append(lines(running)[-1])
+        return forget(**what)
+
+    monkeypatch.setattr(gallery, "forget", look)
+    admin.post("/api/forget", json={"camera": "2", "reason": "moved"})
+    ((begun,), done) = before, lines(running)[-1]
+    assert (begun["action"], begun["stage"], begun["camera"]) == ("forget", "begun", "2")
+    assert (done["stage"], done["of"], done["deleted"]) == ("done", begun["number"], PEOPLE)
+
+    monkeypatch.setattr(gallery, "forget", lambda **what: 1 / 0)  # something nobody thought of
+    assert admin.post("/api/forget", json={"camera": "1"}).status_code == 500
+    begun, failed = lines(running)[-2:]
+    assert (failed["stage"], failed["of"]) == ("failed", begun["number"])
+    assert failed["error"] == "ZeroDivisionError"
+
+    one = running.id_of(1, 1)
+    ways = {
+        "enroll": {"name": "Ann", "ids": [one, running.id_of(1, 3)]},
+        "confirm": {"name": "Ann", "ids": [one]},
+        "split": {"name": "Ann", "ids": [one], "new": "Bea"},
+        "rename": {"name": "Bea", "new": "Cleo"},
+        "merge": {"names": ["Cleo"], "into": "Ann"},
+        "reject": {"name": "Ann", "ids": [one]},
+    }
+    for verb, body in ways.items():
+        assert operator.post(f"/api/{verb}", json=body).status_code == 200, verb
+        begun, done = lines(running)[-2:]
+        assert (begun["action"], begun["stage"]) == (verb, "begun")
+        assert (done["action"], done["stage"], done["of"]) == (verb, "done", begun["number"])
+        assert all(len(p) == 16 for p in begun["people"])
+    files = [("pictures", ("a.jpg", jpeg(9), "image/jpeg"))]
+    added = operator.post("/api/sightings", files=files).json()["ids"]
+    begun, done = lines(running)[-2:]
+    assert begun["pictures"] == [hashlib.sha256(jpeg(9)).hexdigest()]
+    assert done["sightings"] == added
+
+
+def test_everything_that_was_shown_is_in_the_log_by_id(
+    running: Running, viewer: Caller, operator: Caller, admin: Caller
+) -> None:
+    ids = [running.id_of(1, 1), running.id_of(1, 2)]
+    operator.post("/api/enroll", json={"name": "Ann", "ids": ids})
+
+    def last(count: int = 1) -> Any:
+        return lines(running)[-count:] if count > 1 else lines(running)[-1]
+
+    results = viewer.search(3, top=4).json()["results"]
+    assert last()["shown"] == [r["id"] for r in results]
+    listed = viewer.get("/api/sightings?cameras=2").json()["sightings"]
+    assert (last()["action"], last()["shown"]) == ("list", [s["id"] for s in listed])
+    viewer.get("/api/people")
+    assert (last()["who"], last()["action"], last()["results"]) == ("viewer", "people", 1)
+    viewer.get("/api/person?name=Ann")
+    assert (last()["action"], set(last()["shown"])) == ("look", set(ids))
+
+    # A picture that a line has named to this token needs no other one.
+    count = len(lines(running))
+    for id in [s["id"] for s in listed] + ids:
+        assert viewer.get(f"/api/sightings/{id}/picture").status_code == 200
+    assert len(lines(running)) == count
+    named = {id for entry in lines(running) for id in entry.get("shown", [])}
+    other = next(id for id in running.ids if id not in named)
+    viewer.get(f"/api/sightings/{other}/picture")
+    viewer.get(f"/api/sightings/{other}/picture")
+    assert len(lines(running)) == count + 1
+    assert (last()["action"], last()["shown"]) == ("picture", [other])
+    admin.get(f"/api/sightings/{other}/picture")  # to somebody else it is news
+    assert (last()["who"], last()["action"]) == ("admin", "picture")
+
+
+def test_what_was_asked_in_vain_is_in_the_log(
+    running: Running, viewer: Caller, operator: Caller
+) -> None:
+    operator.post("/api/enroll", json={"name": "Ann", "ids": [running.id_of(1, 1)]})
+    viewer.post("/api/search", data={"person": "Berta", "reason": "curious"})
+    entry = lines(running)[-1]
+    assert (entry["action"], entry["failed"]) == ("search", "InputError")
+    assert entry["person"] == running.service.pseudonym("Berta")
+    viewer.get("/api/person?name=Berta")
+    assert lines(running)[-1]["failed"] == "InputError"
+    viewer.post("/api/forget", json={"person": "Ann"})
+    entry = lines(running)[-1]
+    assert (entry["who"], entry["action"], entry["asked"]) == ("viewer", "refused", "forget")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["A/B", "/", "..", "../../x", "100 %", "%2F", "why?", "a&b=c#d", "Zoë Ångström", "名前", "a+b",
+     "enroll", "'\"<b>"],
+)  # fmt: skip
+def test_odd_names_of_people_and_cameras_can_be_asked_for(
+    name: str, running: Running, operator: Caller, admin: Caller
+) -> None:
+    one, two = running.id_of(1, 1), running.id_of(1, 2)
+    assert operator.post("/api/enroll", json={"name": name, "ids": [one]}).status_code == 200
+    assert operator.post("/api/confirm", json={"name": name, "ids": [two]}).status_code == 200
+    person = operator.get("/api/person", params={"name": name}).json()
+    assert (person["name"], person["sightings"]) == (name, 2)
+    found = operator.post("/api/search", data={"person": name, "include_known": "true"}).json()
+    assert {one, two} <= {r["id"] for r in found["results"]}
+    listed = operator.get("/api/sightings", params={"person": name}).json()["sightings"]
+    assert {s["id"] for s in listed} == {one, two}
+    files = [("pictures", ("a.jpg", jpeg(9), "image/jpeg"))]
+    added = operator.post("/api/sightings", files=files, data={"camera": name}).json()["ids"]
+    listed = operator.get("/api/sightings", params={"cameras": name}).json()["sightings"]
+    assert [s["id"] for s in listed] == added
+    assert operator.search(9, cameras=[name]).json()["results"][0]["id"] == added[0]
+    body = {"name": name, "ids": [one], "new": f"{name} 2"}
+    assert operator.post("/api/split", json=body).status_code == 200
+    body = {"name": f"{name} 2", "new": f"{name}/3"}
+    assert operator.post("/api/rename", json=body).status_code == 200
+    assert admin.post("/api/forget", json={"person": name}).json()["sightings"] == 1
+    assert [p["name"] for p in admin.get("/api/people").json()["people"]] == [f"{name}/3"]
+
+
+@pytest.mark.settings(max_pixels=20_000)
+def test_pictures_are_shown_in_bounds(running: Running, viewer: Caller) -> None:
+    gallery = running.service.gallery
+    tall = np.zeros((3000, 4, 3), np.uint8)
+    large = np.zeros((200, 200, 3), np.uint8)
+    ids = gallery.add([Item(tall), Item(large)]).ids
+    shown = Image.open(io.BytesIO(viewer.get(f"/api/sightings/{ids[0]}/picture").content))
+    assert max(shown.size) == 1024
+    refused = viewer.get(f"/api/sightings/{ids[1]}/picture")
+    assert refused.status_code == 422
+    assert "pixels" in refused.json()["detail"]
+
+
+@pytest.mark.settings(searches=2)
+def test_pictures_wait_for_their_turn_and_searches_do_not_wait_for_them(
+    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crosscam.serve.app._WAIT", 0.05)
+    for _ in range(2):
+        running.service.shows.acquire()
+    answer = viewer.get(f"/api/sightings/{running.ids[0]}/picture")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert viewer.search(1).status_code == 200
+    running.service.shows.release()
+    assert viewer.get(f"/api/sightings/{running.ids[0]}/picture").status_code == 200
+
+
+def test_statistics_do_not_look_at_every_picture(
+    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = viewer.get("/api/stats").json()
+    files = running.service.gallery.pictures
+    monkeypatch.setattr(type(files), "_files", lambda self: pytest.fail("looked at all again"))
+    assert viewer.get("/api/stats").json() == first
+
+
+def test_only_the_owner_may_look_into_the_state_of_a_service(running: Running) -> None:
+    state = running.service.state
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    for name in ("tokens.json", "audit.jsonl", "salt"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
 
 
 @pytest.mark.settings(require_reason=True)
@@ -237,6 +415,61 @@ def test_retention_really_deletes(running: Running, viewer: Caller) -> None:
     assert {s.camera for s in running.service.gallery.find(Where())} == {"1"}
     running.now[0] += 3 * 86_400
     assert running.service.retain()["audit"] >= 1
+
+
+@pytest.mark.settings(retention_days=1.0, compact_hours=24.0)
+def test_what_retention_deletes_leaves_the_files_once_a_day(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, stop = running.service, threading.Event()
+    done: list[float] = []
+
+    def compact(stop: threading.Event) -> bool:
+        done.append(service.clock() - NOW)
+        service.gallery._set_unerased(False)
+        return True
+
+    monkeypatch.setattr(service.gallery, "compact_aside", compact)
+    hour = 3600
+    assert not service.compact(stop)  # nothing was deleted
+    running.now[0] = NOW + 24 * hour - 3 * hour
+    assert service.retain()["sightings"] == PEOPLE
+    assert service.gallery.unerased
+    assert [e["stage"] for e in lines(running)] == ["begun", "done"]
+    assert service.compact(stop)
+    running.now[0] += hour
+    assert service.retain()["sightings"] == PEOPLE
+    for _ in range(23):
+        assert not service.compact(stop)
+        running.now[0] += hour
+    service.retain()
+    assert service.compact(stop)
+    assert done == [21 * hour, 45 * hour]
+    assert [(e["action"], e.get("erased")) for e in lines(running)][-2:] == [
+        ("erase", None),
+        ("erase", True),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.settings(compact_hours=24.0)
+def test_what_an_admin_forgets_leaves_the_files_soon(running: Running, admin: Caller) -> None:
+    service = running.service
+    service._compacted = NOW  # not due for a day
+    ids = [running.id_of(2, 1)]
+    admin.post("/api/enroll", json={"name": "Zacharias Forgotten", "ids": ids})
+    assert not admin.post("/api/forget", json={"person": "Zacharias Forgotten"}).json()["erased"]
+    ends = time.monotonic() + 60
+    while service.gallery.unerased:
+        assert time.monotonic() < ends
+        assert admin.search(1).status_code == 200  # it goes on answering
+        time.sleep(0.1)
+    folder = Path(service.gallery.place)
+    assert not [p for p in folder.rglob("*") if p.is_file() and b"Zacharias" in p.read_bytes()]
+    while "erased" not in (entry := lines(running)[-1]):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    assert entry["erased"]
 
 
 @pytest.mark.settings(retention_days=1.0, audit_days=0.0)
@@ -487,7 +720,17 @@ def test_metrics_count_requests(viewer: Caller) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     from crosscam.errors import InputError
 
-    for wrong in ({"searches": 0}, {"far": 1.0}, {"retention_days": -1}, {"burst": 0}):
+    for wrong in (
+        {"searches": 0},
+        {"far": 1.0},
+        {"far": float("nan")},
+        {"present": 1.0},
+        {"retention_days": -1},
+        {"audit_days": float("inf")},
+        {"body_seconds": float("nan")},
+        {"compact_hours": -0.1},
+        {"burst": 0},
+    ):
         with pytest.raises(InputError, match=next(iter(wrong))):
             ServiceSettings(**wrong)  # type: ignore[arg-type]
 
@@ -498,7 +741,7 @@ def test_bad_fields_are_named(viewer: Caller) -> None:
     assert viewer.get("/api/sightings/zzz").status_code == 422
     missing = viewer.get("/api/sightings/00000000-0000-0000-0000-000000000000")
     assert missing.status_code == 404
-    nobody = viewer.get("/api/people/nobody")
+    nobody = viewer.get("/api/person?name=nobody")
     assert nobody.status_code == 404
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -26,8 +27,15 @@ def test_tokens_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found.role is Role.OPERATOR
     assert main(["token", "list", *place]) == 0
     listed = capsys.readouterr().out
-    assert "Ann" in listed
+    assert re.search(r"Ann +operator +until 20\d\d-\d\d-\d\d \d\d:\d\d UTC", listed)
     assert secret not in listed
+    Tokens(tmp_path / "tokens.json", lambda: 0.0).add("Old", Role.VIEWER, days=1)
+    assert main(["token", "add", "Bea", "--role", "viewer", *place]) == 0
+    capsys.readouterr()
+    assert main(["token", "list", *place]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"Old +viewer +ended 1970-01-02 00:00 UTC", listed)
+    assert re.search(r"Bea +viewer +never ends", listed)
     assert main(["token", "revoke", "Ann", *place]) == 0
     assert Tokens(tmp_path / "tokens.json").find(secret) is None
     assert main(["token", "add", "x", "--role", "root", *place]) == 1
@@ -46,7 +54,12 @@ def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:
         (["--host", "example.org"], "in the clear"),
         (["--tls-cert", "c.pem"], "both"),
         ([], "crosscam token add"),
-        (["--far", "2"], "far"),
+        (["--far", "2"], "far must be in [0.001, 0.3], got 2"),
+        (["--far", "nan"], "far must be in"),
+        (["--present", "1"], "present must be between 0 and 1"),
+        (["--retention-days", "inf"], "retention_days must be in"),
+        (["--per-minute", "-3"], "per_minute must be in"),
+        (["--port", "70000"], "--port must be in"),
     ],
 )
 def test_what_is_unsafe_is_refused(

@@ -1,8 +1,12 @@
 """The HTTP interface of a gallery.
 
 Everything under ``/api`` needs a bearer token.  What a token may do is its role's: a viewer
-searches and looks, an operator adds and names, an admin forgets and reads the audit log.  Every
-search, change and deletion is in the audit log before its answer goes out.
+searches and looks, an operator adds and names, an admin forgets and reads the audit log.
+
+What somebody saw is in the audit log before the answer goes out, with the ids of all sightings in
+it.  What somebody changes is there before it is done, and again with what came of it: a line
+without an outcome was cut off by a crash.  People's names are not in addresses, which proxies
+write down.
 
 FastAPI reads the annotations of the functions below when the application is made, so this module
 does not postpone them.
@@ -20,6 +24,7 @@ import math
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -38,7 +43,7 @@ from starlette.exceptions import HTTPException
 import crosscam
 from crosscam.decision import Calibration, Drift, judge
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
-from crosscam.files import write_atomically
+from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
 from crosscam.image import decode
 from crosscam.serve.audit import AuditLog
@@ -53,12 +58,14 @@ _HOUR = 3600.0
 _DRIFT_SAMPLE, _DRIFT_LEAST = 2000, 200  # sightings drawn, pairs needed
 _PICTURE_COST = 0.05  # of a request: a page of results has dozens of pictures
 _WAIT = 5.0  # seconds that a search waits for its turn before it is turned away
+_LARGEST = 1024  # pixels of the longer side of a picture that is shown
+_REMEMBERED = 200_000  # sightings that lines of the log named: some 40 MB
+_FRESH = 20_000  # sightings not in the index from which on it is built anew
 
 
-# No control characters: they would break lines of the log.  A name has no slash either, because
-# it is part of addresses.
+# No control characters: they would break lines of the log.
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/]+$")
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
@@ -98,11 +105,15 @@ class Service:
     ) -> None:
         self.gallery, self.state, self.settings = gallery, state, settings
         self.calibration, self.clock = calibration, clock
-        state.mkdir(parents=True, exist_ok=True)
+        private_folder(state)
         self.tokens = Tokens(state / "tokens.json", clock)
         self.audit = AuditLog(state / "audit.jsonl", clock)
         self.limit = RateLimit(settings.per_minute, settings.burst)
         self.turns = threading.BoundedSemaphore(settings.searches)
+        self.shows = threading.BoundedSemaphore(settings.searches)
+        self.wake, self.soon, self._compacted = threading.Event(), False, 0.0
+        self._shown: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._showing = threading.Lock()
         self.drift: Drift | None = None
         self.salt = _salt(state / "salt")
         self.metrics = CollectorRegistry()
@@ -124,10 +135,50 @@ class Service:
         self.audit.close()
         self.gallery.close()
 
-    def note(self, token: Token, action: str, **details: Any) -> None:
-        """A line of the audit log."""
+    def note(self, token: Token, action: str, **details: Any) -> int:
+        """A line of the audit log; returns its number."""
         kept = {k: v for k, v in details.items() if v not in ("", None, [], {})}
-        self.audit.append(token.name, token.role.name.lower(), action, **kept)
+        return int(self.audit.append(token.name, token.role.name.lower(), action, **kept)["number"])
+
+    @contextlib.contextmanager
+    def reading(self, token: Token, action: str, **details: Any) -> Iterator[dict[str, Any]]:
+        """Writes a line when the block ends: what was looked at, or asked for in vain.
+
+        The block adds to the dictionary; ``shown`` in it are the ids that the answer names.
+        """
+        more: dict[str, Any] = {}
+        try:
+            yield more
+        except Exception as error:
+            self.note(token, action, **details, **more, failed=type(error).__name__)
+            raise
+        self.note(token, action, **details, **more)
+        with self._showing:
+            for id in more.get("shown", ()):
+                self._shown[token.sha256, id] = None
+                self._shown.move_to_end((token.sha256, id))
+            while len(self._shown) > _REMEMBERED:
+                self._shown.popitem(last=False)
+
+    @contextlib.contextmanager
+    def changing(
+        self, who: str, role: str, action: str, **details: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Writes a line before the block, and one after it with what came of it."""
+        kept = {k: v for k, v in details.items() if v not in ("", None, [], {})}
+        of = self.audit.append(who, role, action, stage="begun", **kept)["number"]
+        more: dict[str, Any] = {}
+        try:
+            yield more
+        except BaseException as error:
+            self.audit.append(who, role, action, stage="failed", of=of, error=type(error).__name__)
+            raise
+        self.audit.append(who, role, action, stage="done", of=of, **more)
+
+    def seen(self, token: Token, id: str) -> bool:
+        """Whether a line of the log has named this sighting to this token lately."""
+        with self._showing:
+            return (token.sha256, id) in self._shown
 
     def pseudonym(self, person: str) -> str:
         """What the audit log calls a person: it says nothing once the name is forgotten."""
@@ -142,22 +193,34 @@ class Service:
         now, gone = self.clock(), {"sightings": 0, "audit": 0}
         if self.settings.retention_days:
             cut = now - 86_400 * self.settings.retention_days
-            for time_before, added_before in ((cut, None), (None, cut)):
-                receipt = self.gallery.forget(
-                    before=time_before, added_before=added_before, reason="retention"
-                )
+            for limits in ({"before": cut}, {"added_before": cut}):
+                if not self.gallery.points.count(Where(**limits)):
+                    continue
+                with self.changing("retention", "service", "forget", **limits) as more:
+                    receipt = self.gallery.forget(**limits, reason="retention", erase=False)
+                    more.update(receipt=receipt.id, deleted=receipt.sightings)
                 gone["sightings"] += receipt.sightings
-                if receipt.sightings:
-                    self.audit.append(
-                        "retention",
-                        "service",
-                        "forget",
-                        receipt=receipt.id,
-                        deleted=receipt.sightings,
-                    )
         if self.settings.audit_days:
             gone["audit"] = self.audit.trim(now - 86_400 * self.settings.audit_days)
         return gone
+
+    def compact(self, stop: threading.Event) -> bool:
+        """Rewrites the store's files without what was deleted, and indexes what is new.
+
+        After somebody forgot, as soon as it can be; else once in ``compact_hours``.  Searches and
+        changes go on meanwhile.  Returns whether it was done.
+        """
+        hours, now = self.settings.compact_hours, self.clock()
+        if not hours or not (self.soon or now - self._compacted >= 3600 * hours):
+            return False
+        fresh = len(self.gallery) - self.gallery.points.indexed()
+        if not self.gallery.unerased and fresh < _FRESH:
+            return False
+        self.soon, self._compacted = False, now
+        with self.changing("retention", "service", "erase") as more:
+            done = self.gallery.compact_aside(stop)
+            more["erased"] = done and not self.gallery.unerased
+        return done
 
     def judge(self, found: Found, far: float) -> dict[str, Any]:
         """What the calibration says of a search: a probability and a decision for every hit."""
@@ -208,6 +271,7 @@ class _Strict(BaseModel):
 class NamedSightings(_Strict):
     """Sightings of a person."""
 
+    name: Name
     ids: Ids
     same_frame: bool = False
     reason: Reason = ""
@@ -216,6 +280,7 @@ class NamedSightings(_Strict):
 class Rejected(_Strict):
     """Sightings that do not show a person."""
 
+    name: Name
     ids: Ids
     reason: Reason = ""
 
@@ -224,6 +289,7 @@ class Renamed(_Strict):
     """A person's new name."""
 
     name: Name
+    new: Name
     reason: Reason = ""
 
 
@@ -236,10 +302,11 @@ class Merged(_Strict):
 
 
 class Split(_Strict):
-    """Sightings that are another person's."""
+    """Sightings of a person that are another's."""
 
-    ids: Ids
     name: Name
+    ids: Ids
+    new: Name
     reason: Reason = ""
 
 
@@ -268,12 +335,19 @@ def make_app(service: Service) -> FastAPI:
                 except Exception:  # whatever it is: tried again in an hour, and not silently
                     service.failures.inc()
                     logging.getLogger(__name__).exception("the hourly upkeep failed")
-                stop.wait(_HOUR)
+                try:
+                    service.compact(stop)
+                except Exception:
+                    service.failures.inc()
+                    logging.getLogger(__name__).exception("the gallery could not be compacted")
+                service.wake.wait(_HOUR)
+                service.wake.clear()
 
         worker = threading.Thread(target=keep, name="retention", daemon=True)
         worker.start()
         yield
         stop.set()
+        service.wake.set()
         worker.join()  # what is being deleted is deleted, and in the log
 
     app = FastAPI(
@@ -290,6 +364,7 @@ def make_app(service: Service) -> FastAPI:
 
     def needs(role: Role, cost: float = 1.0) -> Any:
         def check(
+            request: Request,
             credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)],
         ) -> Token:
             token = service.tokens.find(credentials.credentials) if credentials else None
@@ -303,6 +378,7 @@ def make_app(service: Service) -> FastAPI:
                     429, "too many requests; wait a little.", {"retry-after": str(math.ceil(wait))}
                 )
             if token.role < role:
+                service.note(token, "refused", asked=request.scope["route"].name)
                 raise HTTPException(
                     403,
                     f"this needs the role {role.name.lower()}, and the token has "
@@ -320,13 +396,13 @@ def make_app(service: Service) -> FastAPI:
             raise HTTPException(422, "this service asks for a reason.")
 
     @contextlib.contextmanager
-    def turn() -> Iterator[None]:
-        if not service.turns.acquire(timeout=_WAIT):
-            raise HTTPException(503, "too many searches at once; try again.", {"retry-after": "2"})
+    def turn(of: threading.Semaphore) -> Iterator[None]:
+        if not of.acquire(timeout=_WAIT):
+            raise HTTPException(503, "too many requests at once; try again.", {"retry-after": "2"})
         try:
             yield
         finally:
-            service.turns.release()
+            of.release()
 
     def read_pictures(uploads: list[UploadFile]) -> list[tuple[bytes, Any]]:
         if len(uploads) > settings.max_pictures:
@@ -341,6 +417,9 @@ def make_app(service: Service) -> FastAPI:
 
     def who(names: list[str]) -> list[str]:
         return [service.pseudonym(name) for name in names]
+
+    def change(token: Token, action: str, **details: Any) -> Any:
+        return service.changing(token.name, token.role.name.lower(), action, **details)
 
     app.add_middleware(Gate, known=lambda secret: service.tokens.find(secret) is not None)
 
@@ -413,42 +492,41 @@ def make_app(service: Service) -> FastAPI:
     ) -> dict[str, Any]:
         """Ranks the gallery for the person on the given pictures, sightings, or of that name."""
         reasoned(reason)
-        with turn():
-            read = read_pictures(pictures or [])
-            where = Where(
-                cameras=tuple(cameras or ()),
-                not_cameras=tuple(not_cameras or ()),
-                after=None if after is None else parse_time(after),
-                before=None if before is None else parse_time(before),
-            )
-            found = gallery.search(
-                pictures=[picture for _, picture in read],
-                sightings=sightings or (),
-                person=person,
-                top=top,
-                where=where,
-                group=group,
-                exclude_own_cameras=exclude_own_cameras,
-                once_per_frame=once_per_frame,
-                include_known=include_known,
-                exact=exact,
-                rerank_top=rerank_top,
-            )
-            answer = service.judge(found, far or settings.far)
-        service.note(
+        with service.reading(
             token,
             "search",
-            pictures=[hashlib.sha256(data).hexdigest() for data, _ in read],
             sightings=sightings,
             person=person and service.pseudonym(person),
             cameras=cameras,
             after=after,
             before=before,
-            results=len(found),
-            best=found.hits[0].sighting.id if found.hits else None,
-            known=(answer["decision"] or {}).get("known"),
             reason=reason,
-        )
+        ) as line:
+            with turn(service.turns):
+                read = read_pictures(pictures or [])
+                line["pictures"] = [hashlib.sha256(data).hexdigest() for data, _ in read]
+                where = Where(
+                    cameras=tuple(cameras or ()),
+                    not_cameras=tuple(not_cameras or ()),
+                    after=None if after is None else parse_time(after),
+                    before=None if before is None else parse_time(before),
+                )
+                found = gallery.search(
+                    pictures=[picture for _, picture in read],
+                    sightings=sightings or (),
+                    person=person,
+                    top=top,
+                    where=where,
+                    group=group,
+                    exclude_own_cameras=exclude_own_cameras,
+                    once_per_frame=once_per_frame,
+                    include_known=include_known,
+                    exact=exact,
+                    rerank_top=rerank_top,
+                )
+                answer = service.judge(found, far or settings.far)
+            line["known"] = (answer["decision"] or {}).get("known")
+            line["shown"] = [hit.sighting.id for hit in found]
         return answer
 
     @app.get("/api/sightings", tags=["gallery"])
@@ -461,46 +539,66 @@ def make_app(service: Service) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
     ) -> dict[str, Any]:
         """Sightings that fit, without a query picture."""
-        where = Where(
-            cameras=tuple(cameras or ()),
-            persons=() if person is None else (person,),
-            after=None if after is None else parse_time(after),
-            before=None if before is None else parse_time(before),
-        )
-        found = list(gallery.find(where, limit=limit))
-        service.note(token, "list", cameras=cameras, person=person and service.pseudonym(person))
+        with service.reading(
+            token, "list", cameras=cameras, person=person and service.pseudonym(person),
+            after=after, before=before,
+        ) as line:  # fmt: skip
+            where = Where(
+                cameras=tuple(cameras or ()),
+                persons=() if person is None else (person,),
+                after=None if after is None else parse_time(after),
+                before=None if before is None else parse_time(before),
+            )
+            found = list(gallery.find(where, limit=limit))
+            line["shown"] = [s.id for s in found]
         return {"sightings": [s.to_json() for s in found]}
 
     @app.get("/api/sightings/{id}", tags=["gallery"])
     def one_sighting(id: Id, token: Token = viewer) -> dict[str, Any]:
         """What is known of a sighting."""
-        found = gallery.sighting(id)
-        service.note(token, "look", sightings=[found.id])
+        with service.reading(token, "look", sightings=[id]) as line:
+            found = gallery.sighting(id)
+            line["shown"] = [found.id]
         return found.to_json()
 
     @app.get("/api/sightings/{id}/picture", tags=["gallery"], response_class=Response)
-    def picture(id: Id, _: Token = thumbnails) -> Response:
-        """The picture of a sighting; what named the sighting is in the audit log."""
+    def picture(id: Id, token: Token = thumbnails) -> Response:
+        """The picture of a sighting, its longer side at most 1024 pixels.
+
+        The line of the search or list that named the sighting to this token stands for it in the
+        audit log; where there is none, it gets a line of its own.
+        """
         found = gallery.sighting(id)
         if not found.picture:
             raise HTTPException(404, "this sighting was added without a picture.")
-        # Coded anew: what was uploaded is never sent on as it came, nor what its camera noted.
-        out = io.BytesIO()
-        Image.fromarray(decode(gallery.pictures.read(found.picture))).save(out, "JPEG", quality=92)
+        if not service.seen(token, found.id):
+            with service.reading(token, "picture", sightings=[found.id]) as line:
+                line["shown"] = [found.id]
+        with turn(service.shows):
+            # Coded anew: what was uploaded is never sent on as it came, nor what its camera noted.
+            data = gallery.pictures.read(found.picture)
+            shown = Image.fromarray(decode(data, max_pixels=settings.max_pixels))
+            shown.thumbnail((_LARGEST, _LARGEST))
+            out = io.BytesIO()
+            shown.save(out, "JPEG", quality=92)
         return Response(out.getvalue(), media_type="image/jpeg")
 
     @app.get("/api/people", tags=["people"])
-    def people(_: Token = viewer) -> dict[str, Any]:
+    def people(token: Token = viewer) -> dict[str, Any]:
         """The named people and how many sightings carry each name."""
-        return {"people": [{"name": n, "sightings": c} for n, c in gallery.people.names().items()]}
+        with service.reading(token, "people") as line:
+            names = gallery.people.names()
+            line["results"] = len(names)
+        return {"people": [{"name": n, "sightings": c} for n, c in names.items()]}
 
-    @app.get("/api/people/{name}", tags=["people"])
+    @app.get("/api/person", tags=["people"])
     def one_person(name: Name, token: Token = viewer) -> dict[str, Any]:
-        """A named person and the sightings that carry the name, oldest first."""
-        found = gallery.people.get(name)
-        own = gallery.people.sightings(name)
-        service.note(token, "look", person=service.pseudonym(name))
-        return {**found.to_json(), "own": [s.to_json() for s in own[:500]]}
+        """A named person and the sightings that carry the name, oldest first (at most 500)."""
+        with service.reading(token, "look", person=service.pseudonym(name)) as line:
+            found = gallery.people.get(name)
+            own = gallery.people.sightings(name)[:500]
+            line["shown"] = [s.id for s in own]
+        return {**found.to_json(), "own": [s.to_json() for s in own]}
 
     # --- operators ------------------------------------------------------------------------------
 
@@ -516,95 +614,109 @@ def make_app(service: Service) -> FastAPI:
     ) -> dict[str, Any]:
         """Adds one sighting per picture; those that are there already stay as they are."""
         when = None if time is None else parse_time(time)
-        with turn():
+        with turn(service.turns):
             read = read_pictures(pictures)
-            items = [
-                Item(data, camera=camera, time=when, track=track, person=person, source="upload")
-                for data, _ in read
-            ]
-            added = gallery.add(items)
-        service.note(
-            token,
-            "add",
-            sightings=added.ids,
-            person=person and service.pseudonym(person),
-            reason=reason,
-        )
+            with change(
+                token,
+                "add",
+                pictures=[hashlib.sha256(data).hexdigest() for data, _ in read],
+                camera=camera,
+                person=person and service.pseudonym(person),
+                reason=reason,
+            ) as line:
+                items = [
+                    Item(
+                        data, camera=camera, time=when, track=track, person=person, source="upload"
+                    )
+                    for data, _ in read
+                ]
+                added = gallery.add(items)
+                line["sightings"] = added.ids
         return {"ids": added.ids, "new": added.new, "present": added.present}
 
-    def changed(
-        token: Token, action: str, names: list[str], found: list[Sighting], reason: str
-    ) -> Any:
-        service.note(
-            token, action, people=who(names), sightings=[s.id for s in found], reason=reason
-        )
+    def named(found: list[Sighting]) -> dict[str, Any]:
         return {"sightings": [s.to_json() for s in found]}
 
-    @app.post("/api/people/{name}/enroll", tags=["people"])
-    def enroll(name: Name, body: NamedSightings, token: Token = operator) -> Any:
+    @app.post("/api/enroll", tags=["people"])
+    def enroll(body: NamedSightings, token: Token = operator) -> Any:
         """Names the person that sightings show."""
-        found = gallery.people.enroll(name, body.ids, same_frame=body.same_frame)
-        return changed(token, "enroll", [name], found, body.reason)
+        with change(
+            token, "enroll", people=who([body.name]), sightings=body.ids, reason=body.reason
+        ):
+            return named(gallery.people.enroll(body.name, body.ids, same_frame=body.same_frame))
 
-    @app.post("/api/people/{name}/confirm", tags=["people"])
-    def confirm(name: Name, body: NamedSightings, token: Token = operator) -> Any:
+    @app.post("/api/confirm", tags=["people"])
+    def confirm(body: NamedSightings, token: Token = operator) -> Any:
         """Says that sightings do show a person; they are asked with from now on."""
-        found = gallery.people.confirm(name, body.ids, same_frame=body.same_frame)
-        return changed(token, "confirm", [name], found, body.reason)
+        with change(
+            token, "confirm", people=who([body.name]), sightings=body.ids, reason=body.reason
+        ):
+            return named(gallery.people.confirm(body.name, body.ids, same_frame=body.same_frame))
 
-    @app.post("/api/people/{name}/reject", tags=["people"])
-    def reject(name: Name, body: Rejected, token: Token = operator) -> Any:
+    @app.post("/api/reject", tags=["people"])
+    def reject(body: Rejected, token: Token = operator) -> Any:
         """Says that sightings do not show a person; they are left out from now on."""
-        found = gallery.people.reject(name, body.ids)
-        return changed(token, "reject", [name], found, body.reason)
+        with change(
+            token, "reject", people=who([body.name]), sightings=body.ids, reason=body.reason
+        ):
+            return named(gallery.people.reject(body.name, body.ids))
 
-    @app.post("/api/people/{name}/rename", tags=["people"])
-    def rename(name: Name, body: Renamed, token: Token = operator) -> Any:
+    @app.post("/api/rename", tags=["people"])
+    def rename(body: Renamed, token: Token = operator) -> Any:
         """Gives a person a name that is free."""
-        count = gallery.people.rename(name, body.name)
-        service.note(token, "rename", people=who([name, body.name]), reason=body.reason)
-        return {"changed": count}
+        with change(token, "rename", people=who([body.name, body.new]), reason=body.reason):
+            return {"changed": gallery.people.rename(body.name, body.new)}
 
-    @app.post("/api/people/{name}/split", tags=["people"])
-    def split(name: Name, body: Split, token: Token = operator) -> Any:
+    @app.post("/api/split", tags=["people"])
+    def split(body: Split, token: Token = operator) -> Any:
         """Makes some of a person's sightings another person's."""
-        found = gallery.people.split(name, body.ids, body.name)
-        return changed(token, "split", [name, body.name], found, body.reason)
+        with change(
+            token,
+            "split",
+            people=who([body.name, body.new]),
+            sightings=body.ids,
+            reason=body.reason,
+        ):
+            return named(gallery.people.split(body.name, body.ids, body.new))
 
     @app.post("/api/merge", tags=["people"])
     def merge(body: Merged, token: Token = operator) -> Any:
         """Makes one person of several."""
-        count = gallery.people.merge(body.names, body.into)
-        service.note(token, "merge", people=who([*body.names, body.into]), reason=body.reason)
-        return {"changed": count}
+        with change(token, "merge", people=who([*body.names, body.into]), reason=body.reason):
+            return {"changed": gallery.people.merge(body.names, body.into)}
 
     # --- admins ---------------------------------------------------------------------------------
 
     @app.post("/api/forget", tags=["admin"])
     def forget(body: Annotated[Forget, Body()], token: Token = admin) -> dict[str, Any]:
-        """Deletes sightings for good: pictures, vectors, names, judgments.  Returns a receipt."""
+        """Deletes sightings for good: pictures, vectors, names, judgments.  Returns a receipt.
+
+        They are gone from every answer, and their pictures from the disk, before it returns; the
+        store's files are rewritten without them in the background, as soon as that can be.
+        """
         reasoned(body.reason)
-        if body.person is not None and body.person not in gallery.people.names():
-            raise InputError(gallery.people.unknown(body.person))
-        pseudonym = body.person and service.pseudonym(body.person)
-        receipt = gallery.forget(
-            person=body.person,
-            camera=body.camera,
-            before=None if body.before is None else parse_time(body.before),
-            ids=body.ids,
-            reason=body.reason,
-        )
-        service.note(
+        with change(
             token,
             "forget",
-            person=pseudonym,
+            person=body.person and service.pseudonym(body.person),
             camera=body.camera,
             before=body.before,
-            ids=body.ids,
-            receipt=receipt.id,
-            deleted=receipt.sightings,
+            sightings=body.ids,
             reason=body.reason,
-        )
+        ) as line:
+            if body.person is not None and body.person not in gallery.people.names():
+                raise InputError(gallery.people.unknown(body.person))
+            receipt = gallery.forget(
+                person=body.person,
+                camera=body.camera,
+                before=None if body.before is None else parse_time(body.before),
+                ids=body.ids,
+                reason=body.reason,
+                erase=False,
+            )
+            line.update(receipt=receipt.id, deleted=receipt.sightings)
+        service.soon = True
+        service.wake.set()
         return receipt.to_json()
 
     @app.get("/api/audit", tags=["admin"])
@@ -627,7 +739,7 @@ def make_app(service: Service) -> FastAPI:
             lines = service.audit.verify()
         except InputError as error:
             lines, fault = 0, str(error)
-        service.note(token, "audit")
+        service.note(token, "audit", asked=who, only=action)
         return {"entries": entries, "lines": lines, "whole": not fault, "fault": fault}
 
     @app.get("/api/calibration", tags=["service"])

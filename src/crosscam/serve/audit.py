@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from crosscam.errors import InputError
-from crosscam.files import disk_errors, replacing
+from crosscam.files import disk_errors, private_folder, replacing
 
 __all__ = ["AuditLog"]
 
@@ -44,7 +44,7 @@ class AuditLog:
         self.path, self.clock = path, clock
         self._lock = threading.Lock()
         with disk_errors(path, "none"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._file = path.open("a+b", buffering=0)
         _hold(self._file, path)
         path.chmod(0o600)

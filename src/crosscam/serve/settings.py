@@ -16,6 +16,8 @@ class ServiceSettings:
     Args:
         retention_days: sightings whose time is longer ago, or that have been in the gallery for
             longer, are deleted for good, every hour; 0 keeps them.
+        compact_hours: so often the store's files are rewritten without what was deleted, and what
+            is new is indexed; 0 never does.
         audit_days: lines of the audit log older than this are removed; 0 keeps them.
         require_reason: a search or a deletion without a reason is refused.
         per_minute: requests per token and minute.
@@ -31,6 +33,7 @@ class ServiceSettings:
     """
 
     retention_days: float = 30.0
+    compact_hours: float = 24.0
     audit_days: float = 365.0
     require_reason: bool = False
     per_minute: float = 240.0
@@ -44,14 +47,21 @@ class ServiceSettings:
     present: float = 0.5
 
     def __post_init__(self) -> None:
-        positive = ("per_minute", "burst", "max_upload_bytes", "max_pictures", "max_pixels",
-                    "body_seconds", "searches")  # fmt: skip
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("retention_days", "audit_days"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name, low, high in (
+            ("retention_days", 0, 36_525),
+            ("compact_hours", 0, 8_784),
+            ("audit_days", 0, 36_525),
+            ("per_minute", 0.1, 1e9),
+            ("burst", 1, 10**9),
+            ("max_upload_bytes", 1_000, 10**9),
+            ("max_pictures", 1, 1_000),
+            ("max_pixels", 1_000, 10**9),
+            ("body_seconds", 0.1, 3_600),
+            ("searches", 1, 1_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN is in no range
+                raise InputError(f"{name} must be in [{low:,g}, {high:,g}], got {value}.")
         if not 0.001 <= self.far <= 0.3:  # other rates are not calibrated
             raise InputError(f"far must be in [0.001, 0.3], got {self.far}.")
         if not 0 < self.present < 1:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crosscam.errors import InputError
-from crosscam.files import write_atomically
+from crosscam.files import private_folder, write_atomically
 
 __all__ = ["Role", "Token", "Tokens"]
 
@@ -83,8 +83,8 @@ class Tokens:
             raise InputError(
                 f"a token needs a name of 1 to 64 letters, digits, spaces or .-_@, got {name!r}."
             )
-        if days is not None and not days > 0:
-            raise InputError(f"days must be above 0, got {days}.")
+        if days is not None and not 0 < days <= 36_525:
+            raise InputError(f"days must be above 0 and at most 36,525, got {days}.")
         with self._lock:
             self._read()
             if any(t.name == name for t in self._tokens.values()):
@@ -141,7 +141,7 @@ class Tokens:
 
     def _write(self, tokens: dict[str, Token]) -> None:
         entries = [{**asdict(t), "role": t.role.name.lower()} for t in tokens.values()]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         write_atomically(self.path, json.dumps({"tokens": entries}, indent=1))
         self.path.chmod(0o600)
         self._seen = None

@@ -58,7 +58,6 @@ function make(tag, attributes = {}, ...children) {
 }
 const when = (iso) => (iso ? new Date(iso).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" }) : "time unknown");
 const may = (role) => ["viewer", "operator", "admin"].indexOf(state.me.role) >= ["viewer", "operator", "admin"].indexOf(role);
-const person = (name, verb) => `/api/people/${encodeURIComponent(name)}${verb ? "/" + verb : ""}`;
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -116,6 +115,7 @@ function card(sighting, { hit = null, rank = 0, acts = [], pick = null } = {}) {
   item.dataset.id = sighting.id;
   return item;
 }
+const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const percent = (p) => (p > 0.999 ? "> 99.9 %" : p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 
 function ask(title, content, buttons) {
@@ -279,7 +279,7 @@ function judging(hit) {
       $("judge-name").focus();
       throw new Error("say who the person searched for is, then confirm or reject.");
     }
-    await post(person(name, verb), { ids: [hit.id], reason: $("f-reason").value.trim() });
+    await post(`/api/${verb}`, { name, ids: [hit.id], reason: $("f-reason").value.trim() });
     const item = event.target.closest("li");
     if (verb === "reject") item.remove();
     else event.target.parentElement.replaceChildren(make("span", { class: "tag match" }, name));
@@ -353,7 +353,7 @@ async function openPeople() {
   if (!people.length && !$("person").querySelector("dl")) $("person").replaceChildren(make("p", { class: "hint" }, "Nobody is named yet. Search, then confirm sightings under a name."));
 }
 async function openPerson(name) {
-  const found = await get(person(name));
+  const found = await get(`/api/person?${new URLSearchParams({ name })}`);
   const picked = new Set();
   const grid = make("ul", { class: "grid" });
   const again = guarded(async () => { await openPeople(); await openPerson(name); });
@@ -373,7 +373,7 @@ async function openPerson(name) {
   const splitting = make("button", { type: "button", disabled: "", onclick: guarded(async () => {
     const to = await prompt("Who are they?", "The selected sightings become this person's, and are rejected for " + name + ".", "Split");
     if (!to) return;
-    await post(person(name, "split"), { ids: [...picked], name: to });
+    await post("/api/split", { name, ids: [...picked], new: to });
     again();
   }) }, "Split off");
   const buttons = [
@@ -384,7 +384,7 @@ async function openPerson(name) {
       make("button", { type: "button", onclick: guarded(async () => {
         const to = await prompt("New name", "Give this person a name that nobody has.", "Rename");
         if (!to) return;
-        await post(person(name, "rename"), { name: to });
+        await post("/api/rename", { name, new: to });
         await openPeople();
         await openPerson(to);
       }) }, "Rename"),
@@ -411,7 +411,7 @@ async function forget(name, found) {
   if (answer !== "yes") return;
   const receipt = await post("/api/forget", { person: name, reason: reason.value.trim() });
   const rows = [["Receipt", receipt.id], ["Time", when(receipt.time)], ["Sightings", receipt.sightings], ["Vectors", receipt.vectors],
-    ["Pictures", receipt.pictures], ["Names and judgments", receipt.feedback], ["Erased from all files", receipt.erased ? "yes" : "with the next compaction"]];
+    ["Pictures", receipt.pictures], ["Names and judgments", receipt.feedback], ["Erased from all files", receipt.erased ? "yes" : "in the background; the audit log says when"]];
   forgetPictures();
   $("person").replaceChildren(make("h2", {}, "Forgotten"), make("dl", {}, ...rows.flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, String(v))])),
     make("button", { type: "button", onclick: () => {
@@ -427,11 +427,17 @@ async function openAudit() {
   const log = await get("/api/audit?newest=200");
   $("chain").textContent = log.whole ? `${log.lines.toLocaleString()} lines; the chain of their hashes is whole.` : log.fault;
   const about = (e) => [e.person_name || e.person, ...(e.people_names || []).filter(Boolean),
-    e.pictures && `${e.pictures.length} picture(s)`, e.sightings && `${e.sightings.length} sighting(s)`,
-    e.deleted !== undefined && `${e.deleted} deleted`, e.camera && `camera ${e.camera}`,
-    e.results !== undefined && `${e.results} results${e.known === undefined ? "" : e.known ? ", known" : ", unknown"}`].filter(Boolean).join(", ");
-  $("audit").tBodies[0].replaceChildren(...log.entries.map((e) => make("tr", {}, make("td", {}, when(new Date(1000 * e.time).toISOString())),
-    make("td", {}, `${e.who} (${e.role})`), make("td", {}, e.action), make("td", {}, about(e)), make("td", {}, e.reason || ""))));
+    e.pictures && count(e.pictures.length, "picture"), e.sightings && count(e.sightings.length, "sighting"),
+    e.deleted !== undefined && `${e.deleted} deleted`, e.erased !== undefined && (e.erased ? "nothing is left in any file" : "not finished"),
+    e.camera && `camera ${e.camera}`, e.cameras && `cameras ${e.cameras.join(", ")}`, e.asked, e.results !== undefined && `${e.results} names`,
+    e.shown && `${e.shown.length} shown${e.known === undefined ? "" : e.known ? ", known" : ", unknown"}`].filter(Boolean).join(", ");
+  // A change has a line from before it and one from after it: they are shown as one.
+  const began = new Map(log.entries.filter((e) => e.stage === "begun").map((e) => [e.number, e]));
+  const ended = new Set(log.entries.filter((e) => e.of).map((e) => e.of));
+  const rows = log.entries.filter((e) => !(e.stage === "begun" && ended.has(e.number))).map((e) => ({ ...began.get(e.of), ...e }));
+  const came = (e) => (e.failed || e.stage === "failed" ? `failed (${e.failed || e.error})` : e.stage === "begun" ? "no outcome" : e.action === "refused" ? "refused" : "done");
+  $("audit").tBodies[0].replaceChildren(...rows.map((e) => make("tr", {}, make("td", {}, when(new Date(1000 * e.time).toISOString())),
+    make("td", {}, `${e.who} (${e.role})`), make("td", {}, e.action), make("td", {}, about(e)), make("td", {}, came(e)), make("td", {}, e.reason || ""))));
 }
 async function openAbout() {
   $("keeps").textContent = state.me.retention_days ? `Sightings are deleted for good after ${state.me.retention_days} days.` : "Retention is off: sightings are kept until somebody deletes them.";
