@@ -331,7 +331,7 @@ def _average(folds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
 
 
 def _interval(hits: Floats, counts: Floats, draws: int = 500) -> tuple[float, float]:
-    """95 % of the rate sum(hits) / sum(counts), people being drawn anew."""
+    """95 % of the rate sum(hits) / sum(counts), the people searched for being drawn anew."""
     people = len(counts)
     weights = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), draws)
     rates = (weights @ hits) / np.maximum(weights @ counts, 1e-9)
@@ -412,7 +412,9 @@ def _report(path: Path, found: Calibrated) -> Path:
     notes = [
         f"{it.people:,} people, {it.same_pairs:,} pairs of one person, {it.other_pairs:,} of two. "
         "Everything below is measured on people that it was not learned from (two halves, each "
-        "checked on the other)."
+        "checked on the other).",
+        "Intervals come from drawing anew the people who are searched for; the strangers they are "
+        "compared with stay the same, so the intervals are somewhat narrow.",
     ]
     style = (
         "td, th { text-align: right; padding-left: 12px; } svg { max-width: 100%; height: auto; }"

@@ -17,7 +17,9 @@ Three answers:
 
 Intervals are bootstrap percentiles over query people (all comparisons of a person are drawn or
 left out together, because they are not independent; Bolle, Ratha, Pankanti: "Error analysis of
-pattern recognition systems: the subsets bootstrap", CVIU 2004).
+pattern recognition systems: the subsets bootstrap", CVIU 2004).  The people they are compared
+with stay the same in every draw, so an interval says nothing of how other strangers would score,
+and is somewhat narrow.
 """
 
 from __future__ import annotations
