@@ -278,6 +278,34 @@ def test_archives_that_are_not_what_was_promised(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_an_archive_is_named(
+    method: int, site: tuple[str, Path], home: Path, tmp_path: Path
+) -> None:
+    """Each way to compress fails in its own words: zlib.error, OSError, LZMAError, a wrong sum."""
+    address, folder = site
+    made = by_hand(tmp_path / "made")
+    for place in ("data", "sum"):
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w", method) as archive:
+            archive.write(made / "card.json", "card.json")
+            archive.write(made / "encoder.onnx", "encoder.onnx")
+            entry = archive.getinfo("encoder.onnx")
+        damaged = bytearray(data.getvalue())
+        if place == "data":
+            start = entry.header_offset + 30 + len(entry.filename)
+            for at in range(start + 12, start + entry.compress_size - 12, 7):
+                damaged[at] ^= 0xFF
+        else:  # the stated CRC, 16 bytes into the entry of the archive's directory
+            at = damaged.rindex(b"encoder.onnx") - 46 + 16
+            damaged[at] ^= 0xFF
+        (folder / "people.zip").write_bytes(damaged)
+        digest = hashlib.sha256(damaged).hexdigest()
+        with pytest.raises(CheckpointError, match=r"encoder\.onnx cannot be unpacked"):
+            fetch(f"{address}/people.zip", sha256=digest, allow_http=True)
+        assert list(home.iterdir()) == []
+
+
 def test_nobody_answers(home: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be reached"):
         fetch("http://127.0.0.1:9/people.zip", sha256="0" * 64, allow_http=True)

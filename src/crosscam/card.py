@@ -285,6 +285,14 @@ class Card:
         on = self.trained_on
         if not all(isinstance(v, str) for v in (on.title, on.terms, on.start)):
             raise CheckpointError(f"{where}: title, terms and start are texts. {_AGAIN}")
+        for key in ("images", "identities", "cameras"):
+            count = getattr(on, key)
+            whole = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+            if count is not None and not whole:
+                raise CheckpointError(
+                    f"{where}: trained_on, {key} must be a whole number or null, got {count!r}. "
+                    f"{_AGAIN}"
+                )
         if not all(isinstance(f, Mapping) for f in self.figures):
             raise CheckpointError(f"{where}: every figure is an object. {_AGAIN}")
         choices = {

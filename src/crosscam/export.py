@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -397,13 +397,19 @@ def _prove_and_measure(
     figures = [*card.figures]
     if measure is not None:
         figure, cosine = _measured(Encoder.load(folder, device="cpu"), network, measure, progress)
-        figures.append(figure)
+        # The run's own figure of the same data is in it already, as a difference.
+        figures = [*(f for f in figures if _measured_on(f) != _measured_on(figure)), figure]
         proof |= cosine
     if not figures:
         card = replace(card, limits=(*card.limits, "Not measured on any data set yet."))
     card = replace(card, proof=proof, figures=tuple(figures))
     card.write(folder)
     return card
+
+
+def _measured_on(figure: Mapping[str, Any]) -> list[Any]:
+    keys = ("data", "variant", "same_camera", "ap", "n_queries", "n_gallery", "n_distractors")
+    return [figure.get(key) for key in keys]
 
 
 def _measured(

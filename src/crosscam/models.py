@@ -22,7 +22,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -301,16 +300,26 @@ def _unpack(archive: Path, to: Path, url: str, max_bytes: int) -> None:
             left = max_bytes
             for entry, name in zip(entries, plain, strict=True):
                 with opened.open(entry) as source, (to / name).open("xb") as file:
-                    while block := source.read(1 << 20):
+                    while block := _unpacked(source, entry.filename, url):
                         left -= len(block)
                         if left < 0:  # the directory of an archive may state what it likes
                             raise CheckpointError(
                                 f"{url} unpacks to more than {max_bytes:,} bytes. Nothing was kept."
                             )
                         file.write(block)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(
             f"{url} is not a .zip that can be unpacked ({error}). Nothing was kept."
+        ) from error
+
+
+def _unpacked(source: IO[bytes], name: str, url: str) -> bytes:
+    try:
+        return source.read(1 << 20)
+    except Exception as error:  # each way to compress has its own errors
+        raise CheckpointError(
+            f"{url}: {name} cannot be unpacked ({error}). Whoever made the archive must make it "
+            "again. Nothing was kept."
         ) from error
 
 

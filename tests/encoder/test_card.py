@@ -53,6 +53,9 @@ def test_a_missing_field_is_named(copied: Path, key: str) -> None:
         Encoder.load(copied)
 
 
+ON = {"title": "x", "terms": "y"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -65,6 +68,11 @@ def test_a_missing_field_is_named(copied: Path, key: str) -> None:
         ({"preprocess": {"size": [32, 16]}}, "preprocessing card needs the keys"),
         ({"trained_on": {"title": "x"}}, "trained_on lacks terms"),
         ({"trained_on": 3}, "trained_on must be an object"),
+        ({"trained_on": {**ON, "images": "many"}}, "trained_on, images .*whole number.*'many'"),
+        ({"trained_on": {**ON, "identities": -1}}, "trained_on, identities .*got -1"),
+        ({"trained_on": {**ON, "cameras": True}}, "trained_on, cameras .*got True"),
+        ({"trained_on": {**ON, "images": 2.5}}, "trained_on, images .*got 2.5"),
+        ({"trained_on": {**ON, "start": None}}, "title, terms and start are texts"),
         ({"files": {}}, "files lacks encoder.onnx"),
         ({"files": {"encoder.onnx": {"bytes": 1}}}, "bytes and sha256"),
         ({"parts": {"upper": 3}}, "parts must map"),

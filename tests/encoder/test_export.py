@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -210,17 +211,28 @@ def test_openvino_files_give_the_same(toy_run: Path, onnx_folder: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_eight_bits_state_what_they_cost(toy_run: Path, toy_data: Path, tmp_path: Path) -> None:
+    from crosscam.evaluate import evaluate
+
     dataset = datasets.load("market1501", toy_data, partial=True)
-    card = export(
-        toy_run, tmp_path / "m", precision="int8", calibration=toy_data / "bounding_box_train",
-        measure=dataset,
-    )  # fmt: skip
+    # What was measured of the run: on the same data, and on other data.
+    page = evaluate(embedder.load(toy_run, device="cpu"), dataset)
+    elsewhere = {"data": "elsewhere", "mAP": 0.5}
+    folder = toy_run / "evaluation"
+    for name, values in (("toy", page.summary()), ("elsewhere", elsewhere)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "evaluation.json").write_text(json.dumps(values))
+    try:
+        card = export(
+            toy_run, tmp_path / "m", precision="int8",
+            calibration=toy_data / "bounding_box_train", measure=dataset,
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(folder)
+    assert [f["data"] for f in card.figures] == ["elsewhere", "market1501"]  # each once
     figure = card.figures[-1]
     cosine = card.proof["cosine_to_network"]
     assert figure["precision"] == "int8"
     # The oracle: both models evaluated from the outside.
-    from crosscam.evaluate import evaluate
-
     exact = evaluate(embedder.load(toy_run, device="cpu"), dataset)
     own = evaluate(Encoder.load(tmp_path / "m").embedder(), dataset)
     assert figure["mAP_change"] == pytest.approx(own.metrics.mAP - exact.metrics.mAP, abs=1e-9)

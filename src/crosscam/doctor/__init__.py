@@ -764,5 +764,7 @@ def _values(figure: Any) -> str:
         for key, name in (("rank1", "rank-1"), ("mAP", "mAP"))
         if isinstance(figure.get(key), (int, float))
     ]
-    counts = f", {figure['n_queries']:,} queries" if "n_queries" in figure else ""
+    counts = (
+        f", {figure['n_queries']:,} queries" if isinstance(figure.get("n_queries"), int) else ""
+    )
     return f"{', '.join(values)} ({figure.get('ap', '?')} AP{counts})"
