@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,15 @@ def test_a_memory_map_serves_as_well_as_memory(tmp_path: Path) -> None:
     assert isinstance(mapped.images, np.memmap)
     for one, other in zip(loader(images=mapped.to(CPU)).epoch(0), loader().epoch(0), strict=True):
         assert_equal(one, other)
+
+
+def test_labels_come_along_on_the_host() -> None:
+    for rank in (0, 1):
+        for batch in loader(rank=rank, world=2).epoch(1):
+            assert batch.labels is not None
+            assert batch.listed_pids() == batch.pids.tolist() == list(batch.labels)
+            alone = dataclasses.replace(batch, labels=None)
+            assert alone.listed_pids() == batch.listed_pids()
 
 
 @pytest.mark.gpu
