@@ -675,11 +675,14 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     from crosscam import calibrate
     from crosscam.data import datasets
+    from crosscam.decision.calibration import RATES
     from crosscam.encoder import Encoder
     from crosscam.models import resolve
 
     if (options.pairs is None) == (options.data is None):
         raise InputError("give either --data and --root, or --pairs.")
+    if not RATES[0] <= options.far <= RATES[-1]:  # before minutes of embedding
+        raise InputError(f"--far must be in [{RATES[0]}, {RATES[-1]}], got {options.far}.")
     encoder = Encoder.load(options.model)
 
     def embed(paths: Sequence[Path]) -> Any:

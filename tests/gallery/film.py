@@ -37,12 +37,12 @@ class Walker:
         return left, top, left + self.picture.shape[1], top + self.picture.shape[0]
 
 
-def shoot(path: Path, walkers: Sequence[Walker], count: int) -> Path:
+def shoot(path: Path, walkers: Sequence[Walker], count: int, size: tuple[int, int] = SIZE) -> Path:
     """Encode ``count`` frames: a scene that scrolls, and people in front of it.
 
     The frame's number stands in its lowest rows, as blocks of black and white.
     """
-    height, width = SIZE
+    height, width = size
     rng = np.random.default_rng(0)
     scene = rng.integers(90, 150, (height // 8, width // 4, 3)).repeat(8, 0).repeat(8, 1)
     with av.open(str(path), "w") as container:

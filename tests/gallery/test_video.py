@@ -14,11 +14,12 @@ from film import FPS, SIZE, Knowing, Walker, shoot
 from onnx import TensorProto, helper, numpy_helper
 from toy_gallery import Places, ToyEncoder
 
-from crosscam.errors import DataError, InputError
+from crosscam.errors import DataError, InputError, MissingExtraError
 from crosscam.gallery import Gallery
 from crosscam.gallery.video import (
     ByteTrack,
     Detections,
+    HogDetector,
     OnnxDetector,
     Sampling,
     frames,
@@ -300,6 +301,66 @@ def test_detectors_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         OnnxDetector(odd, threshold=2)
     with pytest.raises(InputError, match=r"every must be 0\.001 or more"):
         Sampling(every=0)
+
+
+@pytest.mark.slow
+def test_opencvs_own_detector_finds_rendered_people(tmp_path: Path, encoder: ToyEncoder) -> None:
+    """A real detector all the way: a film, its people, their tracks, a search."""
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2, "HOGDescriptor"):
+        pytest.skip("this OpenCV has no people detector")
+    from crosscam.synth.camera import draw_camera
+    from crosscam.synth.identity import draw_identity
+    from crosscam.synth.person import make_person
+    from crosscam.synth.render import Look, render_shot
+
+    walkers = []
+    for n, (start, step) in enumerate([((40, 60), (5, 0)), ((420, 110), (-3, 0))]):
+        person = make_person(draw_identity(5, n + 1, families=0.0))
+        shot = render_shot(person, draw_camera(5, n), n + 1, Look())
+        walkers.append(Walker(shot.image, shot.part > 0, start, step))
+    path = shoot(tmp_path / "street.mp4", walkers, 30, (480, 640))
+
+    detector = HogDetector()
+    seen = hits = alarms = 0
+    for frame in frames(path, 0.1):
+        true = []
+        for w in walkers:
+            left, top = w.box(frame.number)[:2]
+            y, x = np.nonzero(w.mask)
+            true.append([left + x.min(), top + y.min(), left + x.max() + 1, top + y.max() + 1])
+        shared = overlap(np.array(true, float), detector.detect(frame.picture).boxes)
+        seen += len(true)
+        hits += int((shared.max(1, initial=0) >= 0.5).sum())
+        alarms += int((shared.max(0, initial=0) < 0.3).sum())
+    assert seen == 60
+    assert hits / seen >= 0.5  # it is weak
+    assert alarms <= seen / 4
+
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        added = gallery.add(from_video(path, detector, camera="street", start=0.0))
+        assert added.new >= 2
+        best = gallery.search(pictures=[walkers[0].picture], top=1).hits[0].sighting
+        assert best.camera == "street"
+        assert best.box is not None
+
+
+def test_opencvs_own_detector_sees_nobody_where_nobody_can_be() -> None:
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2, "HOGDescriptor"):
+        pytest.skip("this OpenCV has no people detector")
+    detector = HogDetector()
+    assert len(detector.detect(np.zeros((100, 300, 3), np.uint8)).boxes) == 0
+    assert len(detector.detect(np.full((300, 300, 3), 90, np.uint8)).boxes) == 0
+    with pytest.raises(InputError, match=r"at least 0\.5"):
+        HogDetector(threshold=0.2)
+
+
+def test_an_opencv_without_a_people_detector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.delattr(cv2, "HOGDescriptor", raising=False)
+    with pytest.raises(MissingExtraError, match="opencv-python<5"):
+        HogDetector()
 
 
 def test_overlap_is_intersection_over_union() -> None:

@@ -111,7 +111,8 @@ def _add(add: argparse.ArgumentParser) -> None:
     add.add_argument("--int8", action="store_true",
                      help="make the gallery with scalar quantization")  # fmt: skip
     video = add.add_argument_group("videos")
-    video.add_argument("--detector", type=Path, metavar="FILE", help="ONNX file that finds people")
+    video.add_argument("--detector", type=Path, metavar="FILE",
+                       help="ONNX file that finds people; hog: OpenCV's weak one")  # fmt: skip
     video.add_argument("--detector-kind", choices=("auto", "yolox", "rtdetr", "detr"),
                        default="auto")  # fmt: skip
     video.add_argument("--detector-normalize", action="store_true", help="ImageNet input (RF-DETR)")
@@ -231,7 +232,7 @@ def _source(path: Path, options: argparse.Namespace) -> tuple[str, list[Path]]:
         if options.detector is None:
             raise InputError(
                 f"{path} is a video: give --detector, the ONNX file of a person detector "
-                "(docs/gallery.md names some)."
+                "(docs/gallery.md names some), or hog, the weak one of OpenCV."
             )
         return "video", [path]
     if suffix in EXTENSIONS:
@@ -256,15 +257,25 @@ def _items(
 
 
 def _add_video(gallery: Any, path: Path, when: float | None, options: argparse.Namespace) -> Any:
-    from crosscam.gallery.video import OnnxDetector, Sampling, from_video
-
-    detector = OnnxDetector(
-        options.detector,
-        threshold=options.threshold,
-        person=options.person_class,
-        kind=options.detector_kind,
-        normalize=options.detector_normalize,
+    from crosscam.gallery.video import (
+        Detector,
+        HogDetector,
+        OnnxDetector,
+        Sampling,
+        from_video,
     )
+
+    detector: Detector
+    if str(options.detector) == "hog":  # a file of that name is ./hog.onnx
+        detector = HogDetector(threshold=options.threshold)
+    else:
+        detector = OnnxDetector(
+            options.detector,
+            threshold=options.threshold,
+            person=options.person_class,
+            kind=options.detector_kind,
+            normalize=options.detector_normalize,
+        )
     sampling = Sampling(every=options.every, crops=options.crops)
     with _bar(f"watching {path.name}", None, options) as advance:
         items = from_video(

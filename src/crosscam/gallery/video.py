@@ -30,6 +30,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Frame",
+    "HogDetector",
     "OnnxDetector",
     "Sampling",
     "Tracker",
@@ -401,6 +402,61 @@ class OnnxDetector:
         if self.normalize:
             x = (x - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
         return np.ascontiguousarray(x.transpose(2, 0, 1)[None])
+
+
+class HogDetector:
+    """OpenCV's people detector: oriented gradients and a linear SVM (Dalal, Triggs, CVPR 2005).
+
+    It comes with OpenCV, so there is nothing to find and download, and it is weak: it knows people
+    who stand or walk upright, are whole on the picture and at least some 100 pixels high, misses
+    many of them, and takes some posts and trees for people.  Use it to try things out.
+
+    Its scores are the logistic function of the SVM's margin, no probabilities.
+
+    Args:
+        threshold: least score, in [0.5, 1).
+    """
+
+    # Its windows have a margin around the person.
+    _MARGIN = np.array([0.15, 0.1, -0.15, -0.1])
+
+    def __init__(self, *, threshold: float = 0.5) -> None:
+        try:
+            import cv2
+        except ImportError as error:
+            raise MissingExtraError(
+                "the detector hog needs OpenCV: pip install 'crosscam[video]'."
+            ) from error
+        if not hasattr(cv2, "HOGDescriptor"):
+            raise MissingExtraError(
+                f"OpenCV {cv2.__version__} has no people detector any more: "
+                "pip install 'opencv-python<5'."
+            )
+        if not 0.5 <= threshold < 1:
+            raise InputError(
+                f"the threshold of the detector hog is at least 0.5 and below 1, got {threshold}."
+            )
+        self._cv2: Any = cv2
+        self._hog: Any = cv2.HOGDescriptor()
+        self._hog.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+        self.threshold = threshold
+
+    def detect(self, frame: Picture) -> Detections:
+        """People on ``frame``, uint8 [H, W, 3], RGB."""
+        if frame.shape[0] < 128 or frame.shape[1] < 64:  # smaller than a window
+            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        gray = self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY)
+        found, margins = self._hog.detectMultiScale(
+            gray, winStride=(8, 8), padding=(16, 16), scale=1.05
+        )
+        left_top = np.asarray(found, np.float64).reshape(-1, 4)
+        size = left_top[:, 2:].copy()
+        boxes = np.concatenate([left_top[:, :2], left_top[:, :2] + size], 1)
+        boxes += np.concatenate([size, size], 1) * self._MARGIN
+        scores = 1 / (1 + np.exp(-np.asarray(margins, np.float64).reshape(-1)))
+        keep = np.flatnonzero(scores >= self.threshold)
+        keep = keep[_suppress(boxes[keep], scores[keep], 0.45)]
+        return Detections(boxes[keep].astype(np.float32), scores[keep].astype(np.float32))
 
 
 def _grid(height: int, width: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
