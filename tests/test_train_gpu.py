@@ -110,6 +110,28 @@ def test_operations_are_counted_forward_and_backward(
     assert 0 <= distances <= 3 * 2 * 2 * len(batch) ** 2 * ours.method.dim
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["baseline", "mpn", "san", "msfl", "mmga"])
+def test_a_step_is_compiled_once_and_as_a_whole(
+    script: ModuleType, options: argparse.Namespace, method: str
+) -> None:
+    """One graph an update, whatever labels come; SAN draws its triplets before it."""
+    row = next(r for r in options.rows if r.kind == "ours" and r.method == method)
+    ours = script.Ours(row, options)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    learner = torch.compile(ours.method, backend=backend, fullgraph=method != "san")
+    batches = ours.batches()
+    for _ in range(3):
+        ours.step(next(batches), learner)
+    assert len(graphs) == len(ours.updates)
+
+
 def test_a_call_goes_on_where_the_last_one_stopped(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,14 +162,14 @@ class Texture(Method):
 
     def _painted(self, losses: Losses, batch: Batch) -> dict[str, Tensor]:
         target = batch.require(Prior.TEXTURE)
+        levels = drawn_triplets(batch, "release") if self.texture_constraint else None
         passes: dict[int, list[Tensor]] = {}
         with _kept(_backbone(self), (1, 2, 3, 4), passes):
             terms = losses(batch)
         stages = [_first(passes, number) for number in (1, 2, 3, 4)]
         decoded: Decoded = self.painter(stages)
         terms = {**terms, "texture": self.texture * texture_loss(decoded.texture, target)}
-        if self.texture_constraint:
-            levels = drawn_triplets(batch, "release")
+        if levels is not None:
             hinges = [
                 triplet_constraint(maps, level, "release", self.texture_margin)
                 for maps, level in zip(decoded.maps, levels, strict=True)

@@ -238,7 +238,8 @@ class MMGA(Method):
 
         ``trunk`` is filled with the maps that the branches share.
         """
-        net, logits = self.backbone, dict[str, Tensor]()
+        net = self.backbone
+        logits: dict[str, Tensor] = {}
 
         def attended(name: str, later: Tensor, earlier: Tensor) -> Tensor:
             if name not in self.attention:

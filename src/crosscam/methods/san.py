@@ -184,8 +184,9 @@ class SAN(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, of one pass of the encoder: the joint update."""
+        rows = self._rows(batch)
         stages = self.backbone.stages(batch.images)
-        return self._identify(stages, batch) | self._align(stages, batch)
+        return self._identify(stages, batch) | self._align(stages, batch, rows)
 
     def updates(self) -> tuple[Update, ...]:
         """A and B, or the joint one."""
@@ -200,7 +201,7 @@ class SAN(Method):
                 lambda: _parameters(*modules),
             ),
             Update(
-                lambda batch: self._align(self.backbone.stages(batch.images), batch),
+                self._align_anew,
                 lambda: _parameters(self.backbone, decoder),
                 (
                     Adam(self.backbone.parameters, self.encoder_lr, betas, self.scheduled),
@@ -219,7 +220,21 @@ class SAN(Method):
             "triplet": self.triplet * hardest,
         }
 
-    def _align(self, stages: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
+    def _align_anew(self, batch: Batch) -> dict[str, Tensor]:
+        """L_Rec and L_TR, by a pass of their own."""
+        rows = self._rows(batch)
+        return self._align(self.backbone.stages(batch.images), batch, rows)
+
+    def _rows(self, batch: Batch) -> Tensor | None:
+        """The triplets of L_TR, drawn before anything is computed: a compiler cannot trace it."""
+        if self.decoder is None or not self.constraint:
+            return None
+        rows: Tensor = drawn_triplets(batch, self.constraint_form)
+        return rows
+
+    def _align(
+        self, stages: Sequence[Tensor], batch: Batch, rows: Tensor | None
+    ) -> dict[str, Tensor]:
         """L_Rec and L_TR."""
         if self.decoder is None:
             return {}
@@ -228,11 +243,10 @@ class SAN(Method):
         if self.reconstruction:
             error = texture_loss(decoded.texture, self._target(batch, decoded.texture))
             terms["texture"] = self.reconstruction * error
-        if self.constraint:
-            levels = drawn_triplets(batch, self.constraint_form)
+        if rows is not None:
             hinges = [
                 triplet_constraint(maps, level, self.constraint_form, self.constraint_margin)
-                for maps, level in zip(decoded.maps, levels, strict=True)
+                for maps, level in zip(decoded.maps, rows, strict=True)
             ]
             terms["constraint"] = self.constraint * torch.stack(hinges).sum()
         if self.reconstruction and self.synthetic and batch.pairs is not None:
