@@ -21,6 +21,11 @@ triplets let them); L has all terms of the method; F_1 and F_2 are the backbone'
 ``square`` and ``scale="batch"`` are the other conventions (both are the author's older code).
 With the defaults lambda is eps, and the adversarial training that the paper compares with needs
 no setting of its own: ``adversarial`` trains on F_l + r_l, r_l from a first pass, instead.
+
+Ours, since the paper has neither: the centers of a center loss are moved by that loss alone and not
+by the penalty (theirs is a gradient with the loss's small weight divided out, which would make the
+penalty's share 2000 times what it is); the first pass of ``adversarial`` leaves the running
+statistics of batch normalization to the second.
 """
 
 from __future__ import annotations
