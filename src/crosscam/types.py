@@ -1,6 +1,6 @@
 """The nouns everything else is written in.
 
-``Sample`` is one labelled picture, ``Dataset`` the splits of a benchmark, ``Protocol`` how a
+``Sample`` is one labeled picture, ``Dataset`` the splits of a benchmark, ``Protocol`` how a
 ranking on it is judged, ``Batch`` what a method learns from, ``Ranking`` what a search returns.
 Nothing here imports torch at run time.
 
@@ -56,7 +56,7 @@ BODY_PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture."""
+    """One labeled picture."""
 
     path: Path
     pid: int  # person (or vehicle) id as the data set writes it; -1 junk

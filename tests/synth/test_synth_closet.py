@@ -184,7 +184,7 @@ def test_a_set_says_which_assets_it_wears(folder, tmp_path) -> None:
     first = synthesize(tmp_path / "a", **arguments, assets=folder)
     again = synthesize(tmp_path / "b", **arguments, assets=folder)
     manifest = json.loads((first / "manifest.json").read_text())
-    assert "CC0" in manifest["assets"]["licence"]
+    assert "CC0" in manifest["assets"]["license"]
     assert manifest["assets"]["garments"] == {"shoes01": "shoes", "short01": "hair",
                                               "suit01": "suit"}  # fmt: skip
     assert str(folder) not in (first / "manifest.json").read_text()

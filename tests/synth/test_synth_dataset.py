@@ -57,7 +57,7 @@ def test_layout_and_counts(tiny) -> None:
     assert sum(n.startswith("0000_") for n in names["bounding_box_test"]) == 1
     assert not (tiny / ".shards").exists()
     manifest = json.loads((tiny / "manifest.json").read_text())
-    assert "CC0" in manifest["licence"]
+    assert "CC0" in manifest["license"]
     assert manifest["settings"]["seed"] == 5
     assert len(manifest["parts"]) == 17
     assert len(manifest["keypoints"]) == 17

@@ -375,13 +375,13 @@ def histogram_tile(tile: Array, low: float, per_bin: float, counts: Array) -> No
 
 
 @jit
-def _reciprocal(neighbours: Array, i: int, k: int, out: Array) -> Any:
+def _reciprocal(neighbors: Array, i: int, k: int, out: Array) -> Any:
     """R(i, k): the items of i's list of k + 1 whose own lists of k + 1 hold i."""
     n = 0
     for a in range(k + 1):
-        j = neighbours[i, a]
+        j = neighbors[i, a]
         for b in range(k + 1):
-            if neighbours[j, b] == i:
+            if neighbors[j, b] == i:
                 out[n] = j
                 n += 1
                 break
@@ -389,19 +389,19 @@ def _reciprocal(neighbours: Array, i: int, k: int, out: Array) -> Any:
 
 
 @jit
-def expand_neighbours(
-    neighbours: Array, k1: int, half: int, begin: int, end: int, out: Array, sizes: Array
+def expand_neighbors(
+    neighbors: Array, k1: int, half: int, begin: int, end: int, out: Array, sizes: Array
 ) -> None:
     """The expanded k-reciprocal set of items begin..end-1, ascending, into out[i - begin]."""
     own = np.empty(k1 + 1, np.int32)
     theirs = np.empty(half + 1, np.int32)
     for i in range(begin, end):
-        n_own = _reciprocal(neighbours, i, k1, own)
+        n_own = _reciprocal(neighbors, i, k1, own)
         members = out[i - begin]
         n = n_own
         members[:n] = own[:n]
         for a in range(n_own):
-            n_theirs = _reciprocal(neighbours, own[a], half, theirs)
+            n_theirs = _reciprocal(neighbors, own[a], half, theirs)
             common = 0
             for b in range(n_theirs):
                 for c in range(n_own):
@@ -422,7 +422,7 @@ def expand_neighbours(
 
 @jit
 def average_rows(
-    neighbours: Array,
+    neighbors: Array,
     k2: int,
     start: Array,
     column: Array,
@@ -434,7 +434,7 @@ def average_rows(
     sizes: Array,
 ) -> Any:
     """Rows begin..end-1 of the mean of the sparse rows of each item's k2 nearest, ascending."""
-    n = neighbours.shape[0]
+    n = neighbors.shape[0]
     total = np.zeros(n, np.float64)
     seen = np.zeros(n, np.bool_)
     filled = 0
@@ -442,7 +442,7 @@ def average_rows(
         size = 0
         members = out_column[filled:]
         for t in range(k2):
-            j = neighbours[i, t]
+            j = neighbors[i, t]
             for p in range(start[j], start[j + 1]):
                 c = column[p]
                 if not seen[c]:

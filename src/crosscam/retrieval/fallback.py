@@ -120,20 +120,20 @@ def histogram_tile(tile: Array, low: float, per_bin: float, counts: Array) -> No
     counts += np.bincount(at, minlength=len(counts))
 
 
-def _reciprocal(neighbours: Array, i: int, k: int) -> Array:
-    own = neighbours[i, : k + 1]
-    held = (neighbours[own, : k + 1] == i).any(axis=1)
+def _reciprocal(neighbors: Array, i: int, k: int) -> Array:
+    own = neighbors[i, : k + 1]
+    held = (neighbors[own, : k + 1] == i).any(axis=1)
     return np.asarray(own[held])
 
 
-def expand_neighbours(
-    neighbours: Array, k1: int, half: int, begin: int, end: int, out: Array, sizes: Array
+def expand_neighbors(
+    neighbors: Array, k1: int, half: int, begin: int, end: int, out: Array, sizes: Array
 ) -> None:
     for i in range(begin, end):
-        own = _reciprocal(neighbours, i, k1)
+        own = _reciprocal(neighbors, i, k1)
         parts = [own]
         for j in own:
-            theirs = _reciprocal(neighbours, j, half)
+            theirs = _reciprocal(neighbors, j, half)
             if 3 * int(np.isin(theirs, own).sum()) > 2 * len(theirs):
                 parts.append(theirs)
         members = np.unique(np.concatenate(parts))
@@ -142,7 +142,7 @@ def expand_neighbours(
 
 
 def average_rows(
-    neighbours: Array,
+    neighbors: Array,
     k2: int,
     start: Array,
     column: Array,
@@ -155,7 +155,7 @@ def average_rows(
 ) -> int:
     filled = 0
     for i in range(begin, end):
-        parts = [slice(start[j], start[j + 1]) for j in neighbours[i, :k2]]
+        parts = [slice(start[j], start[j + 1]) for j in neighbors[i, :k2]]
         columns = np.concatenate([column[p] for p in parts])
         weights = np.concatenate([weight[p] for p in parts]).astype(np.float64)
         members, inverse = np.unique(columns, return_inverse=True)

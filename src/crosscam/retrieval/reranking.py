@@ -328,7 +328,7 @@ def _weights(
     def worker(tasks: Iterable[tuple[int, int]]) -> None:
         for first, last in tasks:
             members = np.empty((last - first, capacity), np.int32)
-            kernels.expand_neighbours(nearest, settings.k1, half, first, last, members, sizes)
+            kernels.expand_neighbors(nearest, settings.k1, half, first, last, members, sizes)
             size = sizes[first:last]
             columns = members[np.arange(capacity) < size[:, None]]
             own = np.repeat(np.arange(last - first), size)

@@ -42,11 +42,11 @@ from crosscam.synth.body import (
     chart_texels,
 )
 
-__all__ = ["LICENCE", "Closet", "Garment", "open_closet"]
+__all__ = ["LICENSE", "Closet", "Garment", "open_closet"]
 
 Array = npt.NDArray[Any]
 
-LICENCE = "garments and hair of the MakeHuman community (CC0 1.0)"
+LICENSE = "garments and hair of the MakeHuman community (CC0 1.0)"
 
 HAIRSTYLES: Mapping[str, tuple[str, ...]] = {
     "short": ("short", "afro"),

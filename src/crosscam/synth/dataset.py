@@ -34,7 +34,7 @@ from crosscam.errors import DataError, InputError
 from crosscam.files import write_atomically
 from crosscam.synth.body import COCO
 from crosscam.synth.camera import Camera, draw_camera
-from crosscam.synth.closet import LICENCE as ASSET_LICENCE
+from crosscam.synth.closet import LICENSE as ASSET_LICENSE
 from crosscam.synth.closet import Closet, open_closet
 from crosscam.synth.identity import Identity, draw_identity
 from crosscam.synth.person import Person, make_person, texture_mask
@@ -42,7 +42,7 @@ from crosscam.synth.render import Look, Shot, encode, passer, render_shot
 from crosscam.types import BODY_PARTS
 
 __all__ = [
-    "LICENCE",
+    "LICENSE",
     "PRESETS",
     "Labels",
     "Preset",
@@ -54,7 +54,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-LICENCE = (
+LICENSE = (
     "Rendered by crosscam (Apache-2.0) from the MakeHuman base mesh, shape targets, rig and UV "
     "chart (CC0 1.0). No picture of a real person and no trained model was used. The images, "
     "labels and textures of this set are dedicated to the public domain (CC0 1.0)."
@@ -286,12 +286,12 @@ def _manifest(plan: _Plan) -> str:
     content = {
         "format": 2,
         "generator": f"crosscam {__version__}",
-        "licence": LICENCE,
+        "license": LICENSE,
         "settings": settings,
         "assets": None
         if closet is None
         else {
-            "licence": ASSET_LICENCE,
+            "license": ASSET_LICENSE,
             "sha256": closet.digest,
             "garments": {g.name: g.kind for g in closet.garments.values()},
         },
