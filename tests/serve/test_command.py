@@ -12,7 +12,7 @@ import pytest
 from crosscam.cli import main
 from crosscam.decision import fit
 from crosscam.decision.trials import of_pairs
-from crosscam.errors import InputError
+from crosscam.errors import CheckpointError, InputError
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.command import _calibration, _loopback, _require_agreement
 from crosscam.serve.tokens import Role, Tokens
@@ -111,3 +111,9 @@ def test_the_calibration_of_another_encoder_is_refused(tmp_path: Path) -> None:
     it.save(tmp_path / "calibration.json")
     with pytest.raises(InputError, match="Calibrate this encoder"):
         _calibration(tmp_path, Encoder())
+    own = tmp_path / "own.json"  # named on the command line, it is the one that counts
+    mine = fit(of_pairs([0.9, 0.1], [True, False]), model="b" * 64, data="mine")
+    mine.save(own)
+    assert _calibration(tmp_path, Encoder(), own) == mine
+    with pytest.raises(CheckpointError, match="no calibration at"):
+        _calibration(tmp_path, Encoder(), tmp_path / "none.json")

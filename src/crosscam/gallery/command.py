@@ -145,6 +145,8 @@ def _search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--exact", action="store_true", help="do not use the index")
     search.add_argument("--rerank", type=int, default=0, metavar="N",
                         help="re-rank the N best by k-reciprocal encoding")  # fmt: skip
+    search.add_argument("--calibration", type=Path, metavar="FILE",
+                        help="what scores mean (default: the model's own)")  # fmt: skip
     search.add_argument("--out", type=Path, metavar="PAGE", help="also write a page")
 
 
@@ -350,9 +352,12 @@ def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) 
     from crosscam.decision import Calibration, judge
     from crosscam.models import resolve
 
-    if not options.model:
+    if options.calibration:
+        calibration = Calibration.load(options.calibration, gallery.model.hash)
+    elif options.model:
+        calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
+    else:
         return None
-    calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
     return None if calibration is None else judge(calibration, scores, len(gallery))
 
 

@@ -50,6 +50,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("float32", "native"), default="float32",
                         help="native: an fp16 encoder in the processor's 16 bits, quicker and a "
                         "little off")  # fmt: skip
+    parser.add_argument("--calibration", type=Path, metavar="FILE",
+                        help="what scores mean (default: the model's own)")  # fmt: skip
     parser.add_argument("--state", type=Path, help="folder of tokens and audit log "
                         "(default: GALLERY.service)")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -142,7 +144,7 @@ def serve(options: argparse.Namespace) -> int:
     from crosscam.gallery import Gallery
 
     encoder = Encoder.load(options.model, precision=options.precision)
-    calibration = _calibration(resolve(options.model), encoder)
+    calibration = _calibration(resolve(options.model), encoder, options.calibration)
     gallery = Gallery.create(
         options.gallery, encoder, pictures=options.pictures, doing="crosscam serve"
     )
@@ -193,9 +195,11 @@ def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -
         )
 
 
-def _calibration(model: Path, encoder: Any) -> Calibration | None:
+def _calibration(model: Path, encoder: Any, file: Path | None = None) -> Calibration | None:
     from crosscam.decision import Calibration
 
+    if file is not None:
+        return Calibration.load(file, encoder.hash)
     try:
         return Calibration.beside(model, encoder.hash)
     except CheckpointError as error:

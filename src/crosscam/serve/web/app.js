@@ -285,7 +285,7 @@ function judging(hit) {
     else event.target.parentElement.replaceChildren(make("span", { class: "tag match" }, name));
     say(verb === "reject" ? `Rejected: this is not ${name}. Searches for ${name} leave it out from now on.`
       : `Confirmed: this is ${name}. Searches for ${name} use it from now on.`);
-    await refreshNames();
+    if (verb === "confirm" && ![...$("names").options].some((o) => o.value === name)) $("names").append(make("option", { value: name }));
   }) }, text);
   return [judge("confirm", "Confirm"), judge("reject", "Reject")];
 }
@@ -295,7 +295,12 @@ function timeline(results) {
   const cameras = [...new Set(timed.map((r) => r.camera || "unknown"))].sort(new Intl.Collator([], { numeric: true }).compare);
   let [low, high] = [Math.min(...timed.map((r) => r.at)), Math.max(...timed.map((r) => r.at))];
   if (low === high) [low, high] = [low - 6e4, high + 6e4];
-  const width = 1000, row = 26, top = 12, left = 90, right = 20, height = top + row * cameras.length + 26;
+  // Drawn for the width there is; where it is little, names stand above their lines.
+  const width = Math.max(260, $("timeline").clientWidth || 1000), narrow = width < 600;
+  const names = cameras.map((camera) => `camera ${camera}`).map((n) => (n.length > 30 ? `${n.slice(0, 29)}…` : n));
+  const left = narrow ? 14 : 30 + 7 * Math.max(...names.map((n) => n.length)), right = 20;
+  const row = narrow ? 38 : 26, top = 12, height = top + row * cameras.length + 26;
+  const middle = (i) => top + row * i + (narrow ? row - 10 : row / 2);
   const x = (at) => left + ((width - left - right) * (at - low)) / (high - low);
   const svg = (tag, attributes, ...children) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -305,19 +310,20 @@ function timeline(results) {
   };
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "When each camera saw the results" });
   cameras.forEach((camera, i) => {
-    const y = top + row * i + row / 2;
-    picture.append(svg("line", { x1: left, x2: width - right, y1: y, y2: y, stroke: "var(--line)" }), svg("text", { x: 8, y: y + 4 }, `camera ${camera}`));
+    const y = middle(i);
+    picture.append(svg("line", { x1: left, x2: width - right, y1: y, y2: y, stroke: "var(--line)" }),
+      svg("text", { x: narrow ? left : 12, y: narrow ? y - 12 : y + 4 }, names[i], svg("title", {}, camera)));
   });
   for (const hit of [...timed].reverse()) {
-    const y = top + row * cameras.indexOf(hit.camera || "unknown") + row / 2;
+    const y = middle(cameras.indexOf(hit.camera || "unknown"));
     const color = { match: "var(--good)", possible: "var(--maybe)" }[hit.decision] || "var(--soft)";
     const dot = svg("circle", { cx: x(hit.at), cy: y, r: hit.decision === "match" ? 7 : 5, fill: color, "fill-opacity": .8 },
       svg("title", {}, `rank ${hit.rank}, camera ${hit.camera}, ${when(hit.time)}`));
     dot.addEventListener("click", () => closer(hit));
     picture.append(dot);
   }
-  picture.append(svg("text", { x: left, y: height - 6 }, when(new Date(low).toISOString())),
-    svg("text", { x: width - right, y: height - 6, "text-anchor": "end" }, when(new Date(high).toISOString())));
+  const short = (at) => (narrow ? new Date(at).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : when(new Date(at).toISOString()));
+  picture.append(svg("text", { x: left, y: height - 6 }, short(low)), svg("text", { x: width - right, y: height - 6, "text-anchor": "end" }, short(high)));
   return $("timeline").replaceChildren(picture);
 }
 
@@ -325,7 +331,7 @@ function timeline(results) {
 
 async function openBrowse() {
   const stats = await get("/api/stats");
-  $("stats").textContent = `${stats.sightings.toLocaleString()} sightings, ${stats.people} named people, ${Object.keys(stats.cameras).length} cameras` +
+  $("stats").textContent = `${stats.sightings.toLocaleString()} sightings, ${stats.people} named ${stats.people === 1 ? "person" : "people"}, ${Object.keys(stats.cameras).length} cameras` +
     (stats.first ? `, ${when(stats.first)} to ${when(stats.last)}` : "") + ".";
   const chosen = $("b-camera").value;
   $("b-camera").replaceChildren(make("option", { value: "" }, "all"),
@@ -334,12 +340,13 @@ async function openBrowse() {
   await browse();
 }
 async function browse() {
-  const query = new URLSearchParams();
+  const query = new URLSearchParams({ limit: 120 });
   if ($("b-camera").value) query.append("cameras", $("b-camera").value);
   for (const key of ["after", "before"]) if ($(`b-${key}`).value) query.append(key, local($(`b-${key}`).value));
   const { sightings } = await get(`/api/sightings?${query}`);
   $("sightings").replaceChildren(...sightings.map((s) => card(s)));
-  if (!sightings.length) say("No sightings fit.");
+  say(!sightings.length ? "No sightings fit." : sightings.length < 120 ? ""
+    : "These are 120 of those that fit, in no particular order. A camera and a time narrow them.");
 }
 
 // --- people ---------------------------------------------------------------------------------
@@ -429,7 +436,7 @@ async function openAudit() {
   const about = (e) => [e.person_name || e.person, ...(e.people_names || []).filter(Boolean),
     e.pictures && count(e.pictures.length, "picture"), e.sightings && count(e.sightings.length, "sighting"),
     e.deleted !== undefined && `${e.deleted} deleted`, e.erased !== undefined && (e.erased ? "nothing is left in any file" : "not finished"),
-    e.camera && `camera ${e.camera}`, e.cameras && `cameras ${e.cameras.join(", ")}`, e.asked, e.results !== undefined && `${e.results} names`,
+    e.camera && `camera ${e.camera}`, e.cameras && `cameras ${e.cameras.join(", ")}`, e.asked, e.results !== undefined && count(e.results, "name"),
     e.shown && `${e.shown.length} shown${e.known === undefined ? "" : e.known ? ", known" : ", unknown"}`].filter(Boolean).join(", ");
   // A change has a line from before it and one from after it: they are shown as one.
   const began = new Map(log.entries.filter((e) => e.stage === "begun").map((e) => [e.number, e]));
@@ -463,6 +470,11 @@ $("login").addEventListener("submit", guarded(async () => {
 $("leave").addEventListener("click", leave);
 for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => view(button.dataset.view));
 $("search").addEventListener("submit", guarded(search));
+let resized = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => state.found && timeline(state.found.results), 200);
+});
 $("browse").addEventListener("submit", guarded(browse));
 $("p-find").addEventListener("input", guarded(openPeople));
 $("files").addEventListener("change", () => { addFiles($("files").files); $("files").value = ""; });
