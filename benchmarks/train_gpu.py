@@ -12,7 +12,9 @@ made of it; a later call with the same --out on the same device measures what is
 
 Ours is crosscam's own training: the decoded training set in device memory (``data.store``),
 augmentation on the device, the step of the training loop (``training.loop.learn``), in bfloat16 and
-channels-last, plain ("eager"), compiled by torch.compile, or compiled with CUDA graphs ("graphs").
+channels-last, plain ("eager"), compiled by torch.compile, compiled with CUDA graphs ("graphs"), or
+plain and recorded, optimizer and all, as one CUDA graph that is played again with other pictures
+("recorded"; the training loop cannot do that yet: the row says what it would be worth).
 Each method has the augmentation, optimizer and weights of its paper, on 256x128 pictures whatever
 its paper's size; MSFL's ResNet-50 has last stride 2, all others 1.  MSGR differentiates twice,
 which a compiled step cannot.  Masks and textures are random, and lie in device memory as real ones.
@@ -91,7 +93,8 @@ MARKET = {"pictures": 12936, "people": 751, "epochs": 60}
 class Row:
     """One thing to measure.
 
-    ``kind`` is ours, classic, run (the whole training loop), or retrieval.
+    ``kind`` is ours, classic, run (the whole training loop), or retrieval.  ``how`` is eager,
+    compiled, graphs or recorded for ours, fp16 or fp32 for classic, a device for retrieval.
     """
 
     kind: str
@@ -99,7 +102,7 @@ class Row:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     network: str = "resnet50"
     batch: int = 64
-    how: str = "eager"  # ours: eager, compiled, graphs; classic: fp16, fp32; retrieval: a device
+    how: str = "eager"
     least_s: float = 20.0  # left of the budget, or the row is not started
 
     @property
@@ -141,6 +144,8 @@ def all_rows() -> list[Row]:
     found += [Row("run", batch=64, how="eager", least_s=90.0)]
     found += [Row("ours", network=n, batch=b, **graphs)
               for n in ("resnet50", "osnet_x1_0") for b in (64, 512)]  # fmt: skip
+    found += [Row("ours", network=n, batch=64, how="recorded") for n in ("resnet50", "osnet_x1_0")]
+    found += [Row("ours", m, o, batch=64, how="recorded") for m, o in METHODS if "msgr" in o]
     plain = [(m, o) for m, o in METHODS if "msgr" not in o]
     found += [Row("ours", m, o, batch=b, **compiled) for b in (512, 64) for m, o in plain]
     found += [Row("classic", network=n, batch=b, how="fp32", least_s=30.0)
@@ -170,7 +175,7 @@ def tiny_rows(device: str) -> list[Row]:
 
 
 def draw_pictures(folder: Path, count: int, people: int) -> list[Path]:
-    """JPEGs of 128x64 in Market's names: noise before noise, as large as real crops as files."""
+    """JPEGs of 128x64 under names like those of Market-1501: patches of color under grain."""
     train = folder / "bounding_box_train"
     paths = [train / f"{i % people + 1:04d}_c{i % 6 + 1}s1_{i:06d}_01.jpg" for i in range(count)]
     if train.is_dir() and len(list(train.iterdir())) == count:
@@ -277,8 +282,13 @@ class Ours:
             priors=random_priors(self.method, len(paths), self.device),
         )
         self.made = 0  # steps
+        self.graph: torch.cuda.CUDAGraph | None = None
+        if row.how == "recorded":  # counters of steps go to the device, before there are any
+            for group in self.groups():
+                if "capturable" in group:
+                    group["capturable"] = True
         self.learner: nn.Module = self.method
-        if row.how != "eager":
+        if row.how in ("compiled", "graphs"):
             backend = {"backend": "aot_eager"} if options.tiny else {}
             if row.how == "graphs":
                 backend = {"mode": "reduce-overhead"}
@@ -295,17 +305,38 @@ class Ours:
             torch.compiler.cudagraph_mark_step_begin()
         self.made += 1
         rate = learning_rate(self.recipe.optimizer.lr, self.recipe.schedule, 0.0)
-        for group in (g for update in self.updates for o in update for g in o.param_groups):
+        for group in self.groups():
             group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
         torch.manual_seed(loop.step_seed(0, self.made, 0))
-        return loop.learn(
-            batch,
-            self.method,
-            self.learner if learner is None else learner,
-            self.updates,
-            norm=self.recipe.optimizer.clip,
-            half=True,
-        )
+        if self.graph is None:
+            return self.learn(batch, self.learner if learner is None else learner)
+        for there, new in zip(tensors(self.recorded), tensors(batch), strict=True):
+            there.copy_(new)
+        self.graph.replay()
+        return self.terms
+
+    def learn(self, batch: Batch, learner: nn.Module) -> dict[str, Tensor]:
+        norm = self.recipe.optimizer.clip
+        return loop.learn(batch, self.method, learner, self.updates, norm=norm, half=True)
+
+    def record(self, batch: Batch) -> None:
+        """The step on ``batch`` as one CUDA graph; its memory takes the pictures of later ones."""
+        self.recorded = batch
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.learn(batch, self.method)
+        torch.cuda.current_stream().wait_stream(side)
+        self.method.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.terms = self.learn(batch, self.method)
+        self.graph = graph
+
+    def groups(self) -> Iterator[dict[str, Any]]:
+        """The parameter groups of all optimizers."""
+        return (g for update in self.updates for o in update for g in o.param_groups)
 
     def flops(self, batch: Batch) -> int:
         """Operations of the convolutions and matrix products of one step, as made, uncompiled."""
@@ -321,6 +352,8 @@ class Ours:
         batches = self.batches()
         size = len(first := next(batches))
         flops = self.flops(first)
+        if self.row.how == "recorded":
+            self.record(first)
         del first
         began = time.perf_counter()
         for _ in range(options.warmup):
@@ -385,6 +418,10 @@ class Ours:
         name = self.row.name.replace(", ", "-").replace(" ", "")
         table = found.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=70)
         (self.options.out / f"profile-{name}.txt").write_text(table + "\n", encoding="utf-8")
+
+
+def tensors(batch: Batch) -> list[Tensor]:
+    return [batch.images, batch.pids, batch.camids, *batch.priors.values()]
 
 
 def wait(device: torch.device) -> None:

@@ -111,7 +111,7 @@ def test_operations_are_counted_forward_and_backward(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["baseline", "mpn", "san", "msfl", "mmga"])
+@pytest.mark.parametrize("method", ["mpn", "san", "mmga"])
 def test_a_step_is_compiled_once_and_as_a_whole(
     script: ModuleType, options: argparse.Namespace, method: str
 ) -> None:
