@@ -352,12 +352,11 @@ def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) 
     from crosscam.decision import Calibration, judge
     from crosscam.models import resolve
 
+    calibration: Calibration | None = None
     if options.calibration:
         calibration = Calibration.load(options.calibration, gallery.model.hash)
     elif options.model:
         calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
-    else:
-        return None
     return None if calibration is None else judge(calibration, scores, len(gallery))
 
 

@@ -427,7 +427,8 @@ class HogDetector:
             raise MissingExtraError(
                 "the detector hog needs OpenCV: pip install 'crosscam[video]'."
             ) from error
-        if not hasattr(cv2, "HOGDescriptor"):
+        make: Any = getattr(cv2, "HOGDescriptor", None)
+        if make is None:
             raise MissingExtraError(
                 f"OpenCV {cv2.__version__} has no people detector any more: "
                 "pip install 'opencv-python<5'."
@@ -437,8 +438,8 @@ class HogDetector:
                 f"the threshold of the detector hog is at least 0.5 and below 1, got {threshold}."
             )
         self._cv2: Any = cv2
-        self._hog: Any = cv2.HOGDescriptor()
-        self._hog.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
+        self._hog = make()
+        self._hog.setSVMDetector(make.getDefaultPeopleDetector())
         self.threshold = threshold
 
     def detect(self, frame: Picture) -> Detections:

@@ -193,11 +193,14 @@ class Service:
         now, gone = self.clock(), {"sightings": 0, "audit": 0}
         if self.settings.retention_days:
             cut = now - 86_400 * self.settings.retention_days
-            for limits in ({"before": cut}, {"added_before": cut}):
-                if not self.gallery.points.count(Where(**limits)):
+            for before, added_before in ((cut, None), (None, cut)):
+                if not self.gallery.points.count(Where(before=before, added_before=added_before)):
                     continue
+                limits = {"before": before, "added_before": added_before}
                 with self.changing("retention", "service", "forget", **limits) as more:
-                    receipt = self.gallery.forget(**limits, reason="retention", erase=False)
+                    receipt = self.gallery.forget(
+                        before=before, added_before=added_before, reason="retention", erase=False
+                    )
                     more.update(receipt=receipt.id, deleted=receipt.sightings)
                 gone["sightings"] += receipt.sightings
         if self.settings.audit_days:
