@@ -643,9 +643,30 @@ def _quantize(path: Path, pictures: Pictures) -> None:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=exact,
         )
+        onnx.save(_shared(onnx.load(str(path))), str(path))
     finally:
         log.setLevel(level)
         ready.unlink(missing_ok=True)
+
+
+def _shared(model: Any) -> Any:
+    """The model with one copy of equal weights; fused layers give the mirrored picture its own."""
+    from onnx import numpy_helper
+
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    name_of: dict[str, str] = {}
+    weights = list(model.graph.initializer)
+    for weight in weights:
+        content = numpy_helper.to_array(weight).tobytes()
+        name_of[weight.name] = first.setdefault(
+            (weight.data_type, tuple(weight.dims), content), weight.name
+        )
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(w for w in weights if name_of[w.name] == w.name)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = name_of.get(name, name)
+    return model
 
 
 def _outside(model: Any) -> list[Any]:

@@ -211,6 +211,9 @@ def test_openvino_files_give_the_same(toy_run: Path, onnx_folder: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_eight_bits_state_what_they_cost(toy_run: Path, toy_data: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
     from crosscam.evaluate import evaluate
 
     dataset = datasets.load("market1501", toy_data, partial=True)
@@ -245,6 +248,10 @@ def test_eight_bits_state_what_they_cost(toy_run: Path, toy_data: Path, tmp_path
     assert cosine["mean"] == pytest.approx((a * b).sum(1).mean(), abs=1e-5)
     assert cosine["least"] == pytest.approx((a * b).sum(1).min(), abs=1e-5)
     assert 0.95 < cosine["least"] < 0.999999  # near, and not the same
+    # A picture and its mirror go through one set of weights.
+    weights = onnx.load(str(tmp_path / "m" / "encoder.onnx")).graph.initializer
+    contents = [(w.data_type, tuple(w.dims), numpy_helper.to_array(w).tobytes()) for w in weights]
+    assert len(set(contents)) == len(contents)
     assert "from the network in float32" in card.text()
 
 
