@@ -345,3 +345,31 @@ def test_pictures_are_counted_once_and_then_kept_count_of(
         gallery.forget(ids=ids[:2], erase=False)
         assert gallery.pictures.totals() == looked(gallery.pictures)
         assert gallery.stats().pictures == 4
+
+
+def test_a_copy_that_a_kill_left_behind_is_removed_by_the_next_compaction(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: Any) -> bool:
+        raise Killed
+
+    names = lambda: {p.name for p in tmp_path.glob("g/points-*")}  # noqa: E731
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add(crowd(2, 1, 1))
+        first = names()
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", kill)
+        monkeypatch.setattr(type(gallery._home), "drop", lambda self, name: None)  # dead by then
+        with pytest.raises(Killed):
+            gallery.compact_aside(threading.Event())
+        monkeypatch.undo()
+        left = names() - first
+        assert len(left) == 1
+        assert gallery.verify().stale == sorted(left)
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", lambda *args: True)
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert len(names()) == 1
+        assert not names() & (first | left)
+        assert len(gallery) == 2

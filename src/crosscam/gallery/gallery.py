@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -697,10 +698,11 @@ class Gallery:
         try:
             with self._changing:
                 for name in self._stale():
-                    home.drop(name)
+                    with suppress(OSError):  # see _copy_name
+                        home.drop(name)
                 self.flush()
                 begun, old = self._forgotten, self._manifest["points"]
-                new = _next_name(old)
+                new = _copy_name(old)
                 home.copy(old, new)
                 inner = self.points
                 journal = Journal(inner)
@@ -952,10 +954,13 @@ def valid_id(id: str) -> str:
         ) from None
 
 
-def _next_name(points: str) -> str:
-    """The name of a copy of a set of points: points-ab, points-ab.2, points-ab.3."""
-    base, _, number = points.partition(".")
-    return f"{base}.{int(number or 1) + 1}"
+def _copy_name(points: str) -> str:
+    """A new name for a copy of a set of points.
+
+    It is never used again: after a kill, the process that optimized the last copy may still be
+    writing to it.
+    """
+    return f"{points.partition('.')[0]}.{secrets.token_hex(4)}"
 
 
 def _new_manifest(model: Model, quantization: Quantization) -> dict[str, Any]:

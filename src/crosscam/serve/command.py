@@ -98,6 +98,8 @@ def token(options: argparse.Namespace) -> int:
         tokens.revoke(options.name)
         print(f"{options.name}'s token is no longer valid.")
     else:
+        if not tokens.list():
+            print("there are no tokens.")
         for entry in tokens.list():
             print(f"{entry.name:<24} {entry.role.name.lower():<9} {_ends(entry.expires)}")
     return 0
