@@ -13,19 +13,24 @@ from crosscam.models import resolve, verify
 from crosscam.synth import synthesize
 
 
-def test_the_card_says_what_they_are() -> None:
-    card = verify(resolve("people"))
+SHIPPED = {"people": 16_000_000, "people-small": 4_000_000}  # bytes at most
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_says_what_they_are(name: str) -> None:
+    card = verify(resolve(name))
     assert card.license == "Apache-2.0"
     assert "rendered" in card.trained_on.title
     assert {f["data"].split()[0] for f in card.figures} >= {"Market-1501", "CUHK03-NP"}
-    assert card.bytes < 16_000_000
+    assert card.bytes < SHIPPED[name]
 
 
 @pytest.mark.slow
-def test_they_tell_unseen_rendered_people_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_they_tell_unseen_rendered_people_apart(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     synthesize(tmp_path / "set", ids=16, cameras=3, shots=2, seed=4242, train_share=0.0, workers=1)
     dataset = datasets.load("rendered", tmp_path / "set")
-    learned = evaluate.evaluate(Encoder.load("people", threads=1).embedder(), dataset)
+    learned = evaluate.evaluate(Encoder.load(name, threads=1).embedder(), dataset)
     colors = evaluate.evaluate(embedder.load("hsv"), dataset)
     assert learned.metrics.mAP > 1.3 * colors.metrics.mAP
