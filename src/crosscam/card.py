@@ -210,9 +210,10 @@ class Card:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
+            what = f"not an encoder: it has no {CARD}" if folder.exists() else "not there"
             raise CheckpointError(
-                f"{folder} is not an encoder: it has no {CARD}. Give the folder that `crosscam "
-                "export` wrote."
+                f"{folder} is {what}. Give the folder that `crosscam export` wrote, or a name of "
+                "`crosscam models list`."
             ) from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}). {_AGAIN}") from error
@@ -251,6 +252,8 @@ class Card:
         counts = ""
         if on.images and on.identities:
             counts = f" ({on.images:,} images of {on.identities:,} identities)"
+        if on.title == "not stated":
+            return f"{self.name}: {self.method}, trained on data that are not stated"
         return f"{self.name}: {self.method} trained on {on.title}{counts}"
 
     def text(self) -> str:
@@ -365,9 +368,13 @@ def _figure(figure: Mapping[str, Any]) -> str:
         if isinstance(figure.get(key), (int, float))
     ]
     how = [str(figure[key]) for key in ("ap", "precision") if figure.get(key)]
-    change = figure.get("mAP_change")
-    if isinstance(change, (int, float)):
-        how.append(f"mAP {change:+.2%} from the network in float32")
+    changes = [
+        f"{text} {figure[key]:+.2%}"
+        for key, text in (("rank1_change", "rank-1"), ("mAP_change", "mAP"))
+        if isinstance(figure.get(key), (int, float))
+    ]
+    if changes:
+        how.append(f"{', '.join(changes)} from the network in float32")
     return f"{name}: {', '.join(values)}" + (f" ({', '.join(how)})" if how else "")
 
 
@@ -379,6 +386,12 @@ def _proof(proof: Mapping[str, Any]) -> str:
     native = proof.get("native")
     if isinstance(native, Mapping):
         text += f"; computed in {native.get('computed_in', '?')}: {_agreed(native)}"
+    cosine = proof.get("cosine_to_network")
+    if isinstance(cosine, Mapping):
+        text += (
+            f"; on {cosine.get('on', '?')}: mean cosine {cosine.get('mean', '?')}, least "
+            f"{cosine.get('least', '?')}"
+        )
     return text
 
 

@@ -107,8 +107,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     export = command("export", _export, "Make an encoder of a run: one folder, checked.")
     export.add_argument("source", type=Path, metavar="RUN", help="run folder")
     export.add_argument("out", type=Path, help="folder to create")
-    export.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx")
-    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    export.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx",
+                        help="default: onnx")  # fmt: skip
+    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+                        help="of the weights; int8 also of the layers (default: fp32)")  # fmt: skip
     export.add_argument("--calibration", type=Path, metavar="FOLDER",
                         help="pictures that int8 is fitted to")  # fmt: skip
     export.add_argument("--images", type=Path, metavar="FOLDER",
@@ -118,7 +120,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     export.add_argument("--terms", default="", help="what the owners of the training data allow")
     export.add_argument("--limit", action="append", default=[], metavar="SENTENCE",
                         help="what it is not good for, for the card")  # fmt: skip
-    _data_arguments(export)
+    _data_arguments(export, "data set to measure it on, for the card; int8 needs one")
     export.add_argument("--quiet", action="store_true", help="no progress bars")
 
     wrap = command("wrap", _wrap, "Make an encoder of an ONNX network of somebody else's.")
@@ -305,8 +307,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="NAME", help="data set (default: the run's own)")
+def _data_arguments(
+    parser: argparse.ArgumentParser, text: str = "data set (default: the run's own)"
+) -> None:
+    parser.add_argument("--data", metavar="NAME", help=text)
     parser.add_argument("--root", help="its folder, or the CSV file")
     parser.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",

@@ -157,11 +157,12 @@ def _read(file: Path) -> State:
     try:
         tree = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest advises to switch it off
         raise CheckpointError(
             f"{file} holds more than tensors and plain values (a whole model object, perhaps), "
             "and reading that runs code from the file. Where you trust it, in the toolkit it "
-            "comes from: torch.save(model.state_dict(), 'weights.pth'), and convert that. "
-            f"({str(error).splitlines()[0]})"
+            "comes from: torch.save(model.state_dict(), 'weights.pth'), and convert that."
+            + (f" (It asks for {asked[1]}.)" if asked else "")
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(

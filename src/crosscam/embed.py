@@ -118,7 +118,10 @@ def _embed(
 ) -> tuple[list[int], npt.NDArray[np.float32], tuple[str, ...]]:
     """Places of the pictures that can be used, their vectors, and what is wrong with the others."""
     if not skip:
-        return list(range(len(files))), encoder.files(files, progress=progress), ()
+        try:
+            return list(range(len(files))), encoder.files(files, progress=progress), ()
+        except DataError as error:
+            raise DataError(f"{error} Or leave them out: --skip-bad.") from error
     rows: list[int] = []
     vectors = np.empty((len(files), encoder.dim), np.float32)
     failed: list[str] = []

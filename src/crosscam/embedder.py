@@ -86,7 +86,12 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
 
         return Embedder(str(source), Preprocess(size=(128, 64)), describe)
     run = resolve(source)
-    method, recipe, card = load_method(run)
+    try:
+        method, recipe, card = load_method(run)
+    except CheckpointError as error:
+        if (run / "recipe.yaml").is_file():
+            raise
+        raise CheckpointError(f"{error} Or one of: {', '.join(DESCRIPTORS)}.") from error
     return of_method(method, recipe, name=str(source), device=device, card=card)
 
 
@@ -99,7 +104,7 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "
-            f"train` wrote, or one of: {', '.join(DESCRIPTORS)}."
+            "train` wrote."
         )
     recipe = parse(run / "recipe.yaml")
     try:

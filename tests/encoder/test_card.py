@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crosscam.card import CARD, Card, is_encoder
+from crosscam.card import CARD, Card, TrainedOn, is_encoder
 from crosscam.encoder import Encoder
 from crosscam.errors import CheckpointError
 from crosscam.image import Preprocess
@@ -94,6 +94,23 @@ def test_files_outside_the_folder_are_refused(copied: Path, name: str) -> None:
         Encoder.load(copied)
 
 
+def test_the_card_says_what_precision_costs(card: Card) -> None:
+    figure = {"data": "market1501", "rank1": 0.5, "mAP": 0.4, "ap": "rank-precision",
+              "precision": "int8", "rank1_change": -0.0123, "mAP_change": 0.0045}  # fmt: skip
+    cosines = {"on": "market1501", "mean": 0.99, "least": 0.97}
+    text = replace(
+        card, figures=(figure,), proof={**card.proof, "cosine_to_network": cosines}
+    ).text()
+    assert "rank-1 -1.23%, mAP +0.45% from the network in float32" in text
+    assert "on market1501: mean cosine 0.99, least 0.97" in text
+
+
+def test_unknown_training_data_are_called_so(card: Card) -> None:
+    theirs = replace(card, name="x", method="m.onnx, made elsewhere",
+                     trained_on=TrainedOn("not stated", "unknown"))  # fmt: skip
+    assert theirs.describe() == "x: m.onnx, made elsewhere, trained on data that are not stated"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"card"'])
 def test_a_card_that_is_no_json_object_is_refused(copied: Path, text: str) -> None:
     (copied / CARD).write_text(text)
@@ -105,7 +122,7 @@ def test_a_card_that_is_no_json_object_is_refused(copied: Path, text: str) -> No
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not an encoder"):
         Encoder.load(tmp_path)
-    with pytest.raises(CheckpointError, match="not an encoder"):
+    with pytest.raises(CheckpointError, match=r"nothing is not there.*models list"):
         Encoder.load(tmp_path / "nothing")
 
 
