@@ -8,8 +8,10 @@ speed depends on.  Pictures are made of the 17 rendered people of the package: m
 brightened, at person-crop sizes, each a JPEG file of its own.
 
 "network" is the encoder called with decoded pictures, 8 or 64 at a time.  "files" is the whole
-way: reading, decoding, resizing, encoding, of a folder.  "eager" is PyTorch with channels first,
-as most code runs it; our own torch runtime keeps pictures in channels-last order.
+way: reading, decoding, resizing, encoding, of a folder.  "native" computes in the 16 bits of the
+processor, where the others compute in float32 (but for the layers of int8).  "eager" is PyTorch
+with channels first, as most code runs it; our own torch runtime keeps pictures in channels-last
+order.
 
 Every line runs in a process of its own and says images per second, images per CPU-second (all
 threads counted), the ratio of the latter to the first line of its block, and the largest memory of
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -41,16 +44,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from crosscam import image
 from crosscam.image import decode
 
 FORMS = [
-    ("torch", "fp32", "eager"),
-    ("torch", "fp32", "torch"),
-    ("torch", "fp16", "torch"),
-    ("onnx", "fp32", "onnxruntime"),
-    ("onnx", "fp32", "openvino"),
-    ("openvino", "fp16", "openvino"),
-    ("onnx", "int8", "openvino"),
+    "torch:fp32:eager",
+    "torch:fp32:torch",
+    "torch:fp16:torch:native",
+    "onnx:fp32:onnxruntime",
+    "onnx:fp32:openvino",
+    "openvino:fp16:openvino:native",
+    "onnx:int8:openvino",
 ]
 SLOW = {"resnet50": 20}  # such a share of the pictures is enough
 
@@ -76,7 +80,7 @@ def people(count: int, seed: int) -> list[bytes]:
     return made
 
 
-def prepare(work: Path, backbone: str, forms: list[tuple[str, str, str]]) -> None:
+def prepare(work: Path, backbone: str, forms: list[list[str]]) -> None:
     """A run with random weights, and its encoders."""
     import torch
 
@@ -119,7 +123,7 @@ def prepare(work: Path, backbone: str, forms: list[tuple[str, str, str]]) -> Non
     write(network, recipe.preprocess.size, written)
     exporting.prove = lambda *_: {}  # type: ignore  # random weights amplify every rounding
     exporting._write_onnx = lambda _n, _s, path: shutil.copy(written, path)  # type: ignore
-    for kind, precision in dict.fromkeys((f, p) for f, p, _ in forms):
+    for kind, precision in dict.fromkeys((form[0], form[1]) for form in forms):
         eight = precision == "int8"
         exporting.export(
             run,
@@ -155,7 +159,8 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
 
     eager = job["runtime"] == "eager"
     encoder = Encoder.load(job["folder"], runtime="torch" if eager else job["runtime"],
-                           device="cpu", threads=job["threads"])  # fmt: skip
+                           device="cpu", threads=job["threads"],
+                           precision=job["numbers"])  # fmt: skip
     if eager:
         encoder = plain(encoder, Path(job["folder"]).parent / "run")
     if job["batch"]:
@@ -169,6 +174,9 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         repeats = max(1, job["pictures"] // 4 // job["batch"])
     else:
         files = sorted(Path(job["data"]).iterdir())[: job["pictures"]]
+        if len(files) < 5 * image._PAYS:  # stand for a longer folder, most of which is resized so
+            image._compile()
+            image._resized = itertools.count(image._PAYS + 1)
         encoder.files(files[:64])
 
         def work() -> int:
@@ -198,8 +206,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--batch", type=int, nargs="*", default=[8, 64])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
-    parser.add_argument("--forms", nargs="+", default=[":".join(f) for f in FORMS],
-                        metavar="FORMAT:PRECISION:RUNTIME")  # fmt: skip
+    parser.add_argument("--forms", nargs="+", default=FORMS,
+                        metavar="FORMAT:PRECISION:RUNTIME[:native]")  # fmt: skip
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -207,7 +215,7 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.job))))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of export; lines have their own
-    forms = [tuple(f.split(":")) for f in options.forms]
+    forms = [form.split(":") for form in options.forms]
     print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
           f"Python {platform.python_version()}", flush=True)  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
@@ -229,14 +237,14 @@ def main() -> None:
                 for threads in options.threads if not batch else options.threads[:1]:
                     what = f"network, batch {batch}" if batch else "files"
                     print(f"\n{backbone}, {what}, threads {threads}", flush=True)
-                    print(f"{'':32s}{'images/s':>10s}{'per CPU-s':>11s}{'ratio':>7s}{'MB':>7s}"
+                    print(f"{'':34s}{'images/s':>10s}{'per CPU-s':>11s}{'ratio':>7s}{'MB':>7s}"
                           f"{'load':>6s}")  # fmt: skip
                     first = 0.0
-                    for kind, precision, runtime in forms:
+                    for kind, precision, runtime, *numbers in forms:
                         job = {
                             "folder": str(work / backbone / f"{kind}-{precision}"),
                             "runtime": runtime, "threads": threads, "batch": batch,
-                            "data": str(data),
+                            "data": str(data), "numbers": "".join(numbers) or "float32",
                             "pictures": options.pictures // SLOW.get(backbone, 1),
                         }  # fmt: skip
                         done = subprocess.run(
@@ -248,8 +256,8 @@ def main() -> None:
                         got = json.loads(done.stdout)
                         first = first or got["per_cpu_second"]
                         load = os.getloadavg()[0]
-                        name = f"{kind} {precision} ({runtime})"
-                        print(f"{name:32s}{got['per_second']:10.1f}{got['per_cpu_second']:11.1f}"
+                        name = " ".join([kind, precision, f"({runtime})", *numbers])
+                        print(f"{name:34s}{got['per_second']:10.1f}{got['per_cpu_second']:11.1f}"
                               f"{got['per_cpu_second'] / first:7.2f}{got['memory_mb']:7.0f}"
                               f"{load:6.1f}", flush=True)  # fmt: skip
                         if options.json:
