@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -315,9 +317,8 @@ def test_what_was_asked_in_vain_is_in_the_log(
 
 @pytest.mark.parametrize(
     "name",
-    ["A/B", "/", "..", "../../x", "100 %", "%2F", "why?", "a&b=c#d", "Zoë Ångström", "名前", "a+b",
-     "enroll", "'\"<b>"],
-)  # fmt: skip
+    ["A/B", "..", "../../x", "%2F", "why? a&b=c#d", "Zoë 名前", "a+b", "'\"<b>"],
+)
 def test_odd_names_of_people_and_cameras_can_be_asked_for(
     name: str, running: Running, operator: Caller, admin: Caller
 ) -> None:
@@ -417,11 +418,18 @@ def test_retention_really_deletes(running: Running, viewer: Caller) -> None:
     assert running.service.retain()["audit"] >= 1
 
 
-@pytest.mark.settings(retention_days=1.0, compact_hours=24.0)
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[Running]:
+    """A service whose upkeep is left to the test."""
+    found = Running(tmp_path, ServiceSettings(retention_days=1.0, compact_hours=24.0))
+    yield found
+    found.service.close()
+
+
 def test_what_retention_deletes_leaves_the_files_once_a_day(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    idle: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, stop = running.service, threading.Event()
+    running, service, stop = idle, idle.service, threading.Event()
     done: list[float] = []
 
     def compact(stop: threading.Event) -> bool:
@@ -449,6 +457,30 @@ def test_what_retention_deletes_leaves_the_files_once_a_day(
         ("erase", None),
         ("erase", True),
     ]
+
+
+def test_a_compaction_that_failed_is_tried_again(
+    idle: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, service, stop = idle, idle.service, threading.Event()
+    service._compacted = NOW
+    service.gallery.forget(ids=running.ids[:1], erase=False)
+    service.soon = True
+    for broken in (lambda stop: False, lambda stop: 1 / 0):
+        monkeypatch.setattr(service.gallery, "compact_aside", broken)
+        with contextlib.suppress(ZeroDivisionError):
+            assert not service.compact(stop)
+        assert service.soon
+
+    def compact(stop: threading.Event) -> bool:
+        service.soon = True  # somebody else forgets meanwhile
+        return True
+
+    monkeypatch.setattr(service.gallery, "compact_aside", compact)
+    assert service.compact(stop)
+    assert service.soon
+    ends = [(e.get("stage"), e.get("erased")) for e in lines(running) if e["action"] == "erase"]
+    assert ends[1::2] == [("done", False), ("failed", None), ("done", False)]
 
 
 @pytest.mark.slow

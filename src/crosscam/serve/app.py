@@ -214,15 +214,23 @@ class Service:
         changes go on meanwhile.  Returns whether it was done.
         """
         hours, now = self.settings.compact_hours, self.clock()
-        if not hours or not (self.soon or now - self._compacted >= 3600 * hours):
+        if not hours or not self.gallery.points.erases:  # a server does it by itself
+            return False
+        if not (self.soon or now - self._compacted >= 3600 * hours):
             return False
         fresh = len(self.gallery) - self.gallery.points.indexed()
         if not self.gallery.unerased and fresh < _FRESH:
             return False
-        self.soon, self._compacted = False, now
-        with self.changing("retention", "service", "erase") as more:
-            done = self.gallery.compact_aside(stop)
-            more["erased"] = done and not self.gallery.unerased
+        asked, self.soon, done = self.soon, False, False  # what is forgotten now asks again
+        try:
+            with self.changing("retention", "service", "erase") as more:
+                done = self.gallery.compact_aside(stop)
+                more["erased"] = done and not self.gallery.unerased
+        finally:
+            if done:
+                self._compacted = now
+            else:  # within an hour
+                self.soon = self.soon or asked
         return done
 
     def judge(self, found: Found, far: float) -> dict[str, Any]:
