@@ -78,8 +78,8 @@ class Running:
         gallery, encoder, state = self.arguments
         self.process = subprocess.Popen(
             [sys.executable, "-m", "crosscam", "serve", "--gallery", gallery, "--model", encoder,
-             "--state", state, "--port", str(self.port), "--retention-days", "0", "--compact-hours", "0",
-             "--per-minute", "1e9", "--burst", "1000000000"],
+             "--state", state, "--port", str(self.port), "--retention-days", "0",
+             "--compact-hours", "0", "--per-minute", "1e9", "--burst", "1000000000"],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         for _ in range(600):
