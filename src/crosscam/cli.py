@@ -144,8 +144,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     embed = command("embed", _embed, "Write the vectors of a folder of pictures.")
     embed.add_argument("source", type=Path, help="folder of pictures, or of a data set")
-    embed.add_argument("--model", required=True, help="encoder or run folder")
-    embed.add_argument("-o", "--out", type=Path, default=Path("features.npz"))
+    embed.add_argument("--model", required=True, help="encoder or run folder, or name of a model")
+    embed.add_argument("-o", "--out", type=Path, default=Path("features.npz"),
+                       help="file to write (default: features.npz)")  # fmt: skip
     embed.add_argument("--data", metavar="NAME", help="read the folder as this data set")
     embed.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
     embed.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
