@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from crosscam.calibrate import Calibrated, calibrate, calibrate_pairs, read_pairs
+from crosscam.cli import main
 from crosscam.decision import Calibration
 from crosscam.errors import DataError
+from crosscam.models import resolve
 from crosscam.types import Dataset, Sample
 
 
@@ -120,3 +122,13 @@ def test_bad_lists_of_pairs(text: str, message: str, tmp_path: Path) -> None:
         read_pairs(path)
     with pytest.raises(DataError, match="cannot read"):
         read_pairs(tmp_path / "none.csv")
+
+
+def test_nothing_is_written_beside_an_encoder_of_the_package(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shipped = resolve("people")
+    before = sorted(shipped.iterdir())
+    assert main(["calibrate", "people", "--pairs", "pairs.csv"]) == 1
+    assert "--out FOLDER" in capsys.readouterr().err
+    assert sorted(shipped.iterdir()) == before

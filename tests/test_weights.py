@@ -12,7 +12,6 @@ from crosscam.encoder import Encoder
 from crosscam.models import resolve, verify
 from crosscam.synth import synthesize
 
-
 SHIPPED = {"people": 16_000_000, "people-small": 4_000_000}  # bytes at most
 
 

@@ -682,8 +682,15 @@ def _calibrate(options: argparse.Namespace) -> int:
     from crosscam.data import datasets
     from crosscam.decision.calibration import RATES
     from crosscam.encoder import Encoder
-    from crosscam.models import resolve
+    from crosscam.models import is_shipped, resolve
 
+    out = options.out or resolve(options.model)
+    if options.out is None and is_shipped(out):
+        raise InputError(
+            f"{options.model} comes with the package, where nothing of yours should lie: say with "
+            "--out FOLDER where its calibration goes, and give that to others with "
+            "--calibration FOLDER/calibration.json."
+        )
     if (options.pairs is None) == (options.data is None):
         raise InputError("give either --data and --root, or --pairs.")
     if not RATES[0] <= options.far <= RATES[-1]:  # before minutes of embedding
@@ -704,7 +711,6 @@ def _calibrate(options: argparse.Namespace) -> int:
         extra = datasets.options_from_text(options.data, options.option)
         dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
         found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
-    out = options.out or resolve(options.model)
     out.mkdir(parents=True, exist_ok=True)
     found.calibration.save(out / "calibration.json")
     page = found.report(out / "calibration.html")

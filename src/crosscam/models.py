@@ -34,7 +34,17 @@ from crosscam.card import CARD, Card, is_encoder
 from crosscam.errors import CheckpointError, CrosscamError, InputError
 from crosscam.files import disk_errors, flush, flush_folder
 
-__all__ = ["Model", "add_arguments", "fetch", "folders", "main", "models", "resolve", "verify"]
+__all__ = [
+    "Model",
+    "add_arguments",
+    "fetch",
+    "folders",
+    "is_shipped",
+    "main",
+    "models",
+    "resolve",
+    "verify",
+]
 
 MAX_BYTES = 2_000_000_000
 """Larger downloads, and archives that unpack to more, are refused unless a bound is given."""
@@ -185,6 +195,11 @@ def _users_own() -> Path:
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return base / "crosscam" / "models"
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a model comes with the package, so that nothing should be written beside it."""
+    return folder.resolve().is_relative_to(_shipped().resolve())
 
 
 def _shipped() -> Path:

@@ -107,7 +107,7 @@ class Dataset:
     def title(self) -> str:
         """Name and variant; of a user's own or rendered data, its folder or file."""
         own = self.root.name if self.name in ("csv", "folder", "rendered") else self.variant
-        return f"{self.name} {own}".rstrip()
+        return f"{self.name} {own}".rstrip() if own != self.name else self.name
 
     def require_train(self) -> tuple[Sample, ...]:
         """The training samples, or a ``DataError`` that says the set has none."""
