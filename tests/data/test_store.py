@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,11 +257,11 @@ def test_an_interrupted_build_leaves_no_half_cache(
 ) -> None:
     load, calls = Preprocess.load, []
 
-    def interrupted(self: Preprocess, source: Path) -> object:
+    def interrupted(self: Preprocess, source: Path, **where: Any) -> object:
         calls.append(source)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return load(self, source)
+        return load(self, source, **where)
 
     monkeypatch.setattr(Preprocess, "load", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -280,11 +281,11 @@ from pathlib import Path
 from crosscam.data.store import ImageStore
 from crosscam.image import Preprocess
 load, calls = Preprocess.load, []
-def killed(self, source):
+def killed(self, source, **where):
     calls.append(source)
     if len(calls) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    return load(self, source)
+    return load(self, source, **where)
 Preprocess.load = killed
 ImageStore.build([Path(p) for p in {[str(p) for p in paths]!r}], Preprocess(size=(16, 8)),
                  budget_bytes=0, cache_dir=Path({str(cache)!r}), workers=2)
