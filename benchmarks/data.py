@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import platform
-import random
 import statistics
 import sys
 import tempfile
@@ -31,6 +29,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from per_image import PerImage
 from PIL import Image
 
 from crosscam.data.augment import Augment
@@ -61,46 +60,15 @@ def generate(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-class PerImage:
-    """The reference: every step on one Pillow image or one [3, H, W] tensor."""
+class Reference:
+    """Every step on one Pillow image or one [3, H, W] tensor."""
 
     def __init__(self, paths: list[Path], augment: Augment, preprocess: Preprocess) -> None:
-        self.paths, self.augment, self.size = paths, augment, preprocess.size
-        self.mean = torch.tensor(preprocess.mean)[:, None, None]
-        self.std = torch.tensor(preprocess.std)[:, None, None]
-        self.fill = torch.tensor(augment.erase_fill)[:, None, None]
-
-    def picture(self, path: Path) -> torch.Tensor:
-        height, width = self.size
-        pad = self.augment.pad
-        with Image.open(path) as file:
-            image = file.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        if random.random() < self.augment.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        padded = Image.new("RGB", (width + 2 * pad, height + 2 * pad))
-        padded.paste(image, (pad, pad))
-        left, top = random.randint(0, 2 * pad), random.randint(0, 2 * pad)
-        image = padded.crop((left, top, left + width, top + height))
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
-        x.sub_(self.mean).div_(self.std)
-        if random.random() < self.augment.erase:
-            self.erase(x)
-        return x
-
-    def erase(self, x: torch.Tensor) -> None:
-        height, width = self.size
-        for _ in range(100):
-            area = random.uniform(*self.augment.erase_area) * height * width
-            aspect = random.uniform(*self.augment.erase_aspect)
-            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if h < height and w < width:
-                top, left = random.randint(0, height - h), random.randint(0, width - w)
-                x[:, top : top + h, left : left + w] = self.fill
-                return
+        self.paths, self.classic = paths, PerImage(augment, preprocess)
 
     def epoch(self) -> int:
         for start in range(0, len(self.paths), BATCH):
-            torch.stack([self.picture(p) for p in self.paths[start : start + BATCH]])
+            torch.stack([self.classic.picture(p) for p in self.paths[start : start + BATCH]])
         return len(self.paths)
 
 
@@ -149,7 +117,7 @@ class Line:
 
 def lines(paths: list[Path], augment: Augment, preprocess: Preprocess, threads: int) -> list[Line]:
     files = [path.read_bytes() for path in paths]
-    reference = PerImage(paths, augment, preprocess)
+    reference = Reference(paths, augment, preprocess)
     ours = Ours(paths, augment, preprocess, threads)
     width, height = preprocess.size[::-1]
 

@@ -36,12 +36,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import math
 import os
 import platform
-import random
 import shutil
 import signal
 import subprocess
@@ -57,6 +55,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from per_image import PerImage
 from PIL import Image
 from torch import Tensor, nn
 
@@ -468,47 +467,18 @@ def matrix_rate(device: torch.device, side: int) -> float:
 # --- the classic pipeline -----------------------------------------------------------------------
 
 
-class PerImage(torch.utils.data.Dataset[tuple[Tensor, int]]):
+class Classic(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """One JPEG after the other, with Pillow."""
 
     def __init__(self, paths: list[Path], ids: np.ndarray, size: tuple[int, int]) -> None:
-        self.paths, self.ids, self.size = paths, ids, size
-        preprocess, self.augment = Preprocess(), Augment()
-        self.mean = torch.tensor(preprocess.mean)[:, None, None]
-        self.std = torch.tensor(preprocess.std)[:, None, None]
-        self.fill = torch.tensor(self.augment.erase_fill)[:, None, None]
+        self.paths, self.ids = paths, ids
+        self.classic = PerImage(Augment(), Preprocess(size=size))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        height, width = self.size
-        pad = self.augment.pad
-        data = self.paths[row].read_bytes()
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        if random.random() < self.augment.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        padded = Image.new("RGB", (width + 2 * pad, height + 2 * pad))
-        padded.paste(image, (pad, pad))
-        left, top = random.randint(0, 2 * pad), random.randint(0, 2 * pad)
-        image = padded.crop((left, top, left + width, top + height))
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
-        x.sub_(self.mean).div_(self.std)
-        if random.random() < self.augment.erase:
-            self.erase(x)
-        return x, int(self.ids[row])
-
-    def erase(self, x: Tensor) -> None:
-        height, width = self.size
-        for _ in range(100):
-            area = random.uniform(*self.augment.erase_area) * height * width
-            aspect = random.uniform(*self.augment.erase_aspect)
-            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if h < height and w < width:
-                top, left = random.randint(0, height - h), random.randint(0, width - w)
-                x[:, top : top + h, left : left + w] = self.fill
-                return
+        return self.classic.picture(self.paths[row]), int(self.ids[row])
 
 
 class Endless(torch.utils.data.Sampler[list[int]]):
@@ -537,7 +507,7 @@ def classic(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     ids = ids_of(paths)
     workers = fitting(options.workers, row.batch * 12 * math.prod(options.size))
     data = torch.utils.data.DataLoader(
-        PerImage(paths, ids, options.size),
+        Classic(paths, ids, options.size),
         batch_sampler=Endless(ids, row.batch),
         num_workers=workers,
         pin_memory=device.type == "cuda",
