@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -13,22 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "train_gpu.py"
+from scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("train_gpu", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_gpu"] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
+    with benchmark("train_gpu") as module:
         yield module
-    finally:
-        del sys.modules["train_gpu"]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import combinations
@@ -11,25 +9,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import benchmark
 
 from crosscam.recipe import parse
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
 SIZES = ("cpu", "full")
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("ablations", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablations"] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
+    with benchmark("ablations") as module:
         yield module
-    finally:
-        del sys.modules["ablations"]
 
 
 def last_word(script: ModuleType, name: str, size: str) -> dict[str, str]:
