@@ -680,7 +680,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     from crosscam import calibrate
     from crosscam.data import datasets
-    from crosscam.decision.calibration import RATES
+    from crosscam.decision.calibration import FILE, RATES
     from crosscam.encoder import Encoder
     from crosscam.models import is_shipped, resolve
 
@@ -689,7 +689,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         raise InputError(
             f"{options.model} comes with the package, where nothing of yours should lie: say with "
             "--out FOLDER where its calibration goes, and give that to others with "
-            "--calibration FOLDER/calibration.json."
+            f"--calibration FOLDER/{FILE}."
         )
     if (options.pairs is None) == (options.data is None):
         raise InputError("give either --data and --root, or --pairs.")
@@ -712,7 +712,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
         found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
     out.mkdir(parents=True, exist_ok=True)
-    found.calibration.save(out / "calibration.json")
+    found.calibration.save(out / FILE)
     page = found.report(out / "calibration.html")
     if options.json:
         print(json.dumps(dataclasses.asdict(found.calibration), indent=1))
