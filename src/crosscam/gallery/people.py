@@ -55,6 +55,11 @@ def _in_turn(change: Callable[Concatenate[People, P], T]) -> Callable[Concatenat
     return held
 
 
+def _now() -> float:
+    """Seconds since 1970, to the millisecond, as times are written."""
+    return round(time.time(), 3)
+
+
 class People:
     """The people of a gallery; made by ``Gallery.people``."""
 
@@ -126,7 +131,7 @@ class People:
         name = clean_name(name)
         if name not in self.names():
             raise InputError(self.unknown(name))
-        now = round(time.time(), 3)
+        now = _now()
 
         def change(s: Sighting) -> Sighting:
             if s.person == name:
@@ -139,7 +144,7 @@ class People:
         """Take names off sightings, without a rejection."""
         return self._change(
             self._gallery.sightings(list(dict.fromkeys(ids))),
-            lambda s: replace(s, person="", how="", decided=round(time.time(), 3)),
+            lambda s: replace(s, person="", how="", decided=_now()),
         )
 
     @_in_turn
@@ -185,7 +190,7 @@ class People:
                 f"a split takes some of the {len(own)} sightings of {name!r}, got {len(wanted)}; "
                 "to change the name of all, rename."
             )
-        now = round(time.time(), 3)
+        now = _now()
 
         def change(s: Sighting) -> Sighting:
             rejected = tuple(sorted({*s.rejected, name} - {new}))
@@ -209,7 +214,7 @@ class People:
             )
         if not same_frame:
             self._require_once_per_frame(name, wanted)
-        now = round(time.time(), 3)
+        now = _now()
 
         def change(s: Sighting) -> Sighting:
             # What was confirmed or enrolled before stays said that way.
