@@ -120,7 +120,7 @@ def test_bad_lists_of_pairs(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_pairs(path)
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_pairs(tmp_path / "none.csv")
 
 

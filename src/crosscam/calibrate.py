@@ -7,7 +7,6 @@ The calibration that is kept is then learned from all of them.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from crosscam.decision.calibration import RATES
 from crosscam.decision.trials import BINS, EDGES, bin_of, of_pairs
 from crosscam.errors import DataError, FeatureError, MissingExtraError
 from crosscam.retrieval import open_set
+from crosscam.table import read_table
 from crosscam.types import Dataset, Sample
 
 __all__ = ["Calibrated", "calibrate", "calibrate_pairs", "read_pairs"]
@@ -146,21 +146,17 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
     Raises:
         DataError: no such file, a column is missing, or a value of ``same`` is not 0 or 1.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the pairs {path} ({error}). Give a CSV file.") from error
-    rows = csv.DictReader(io.StringIO(text))
-    missing = {"a", "b", "same"} - set(rows.fieldnames or ())
+    table = read_table(path)
+    missing = {"a", "b", "same"} - set(table.columns)
     if missing:
         raise DataError(
             f"{path} lacks the columns {', '.join(sorted(missing))}; needed are a, b (pictures) "
             "and same (1 one person, 0 two)."
         )
     pairs = []
-    for number, row in enumerate(rows, 2):
+    for line, row in table:
         if row["same"] not in ("0", "1"):
-            raise DataError(f"{path} line {number}: same must be 0 or 1, got {row['same']!r}.")
+            raise DataError(f"{path} line {line}: same must be 0 or 1, got {row['same']!r}.")
         pairs.append((path.parent / row["a"], path.parent / row["b"], row["same"] == "1"))
     return pairs
 

@@ -7,9 +7,7 @@ a seed, and that keeps every person on one side.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import os
 import re
 from collections import defaultdict
@@ -21,6 +19,7 @@ from typing import Literal
 from crosscam.data.findings import Finding, Parsed, finding, row
 from crosscam.data.listing import image_files, shuffled
 from crosscam.errors import DataError
+from crosscam.table import Table, read_header, read_table
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
 
 __all__ = ["from_csv", "from_folder", "make_split"]
@@ -116,24 +115,17 @@ def from_csv(
     ``from_folder``.  Other columns are passed over.  ``cameras="none"`` ignores ``camid``.
     """
     path = _csv_file(root)
-    table = _read_csv(path)
-    header = table[0][1]
-    column = {name: i for i, name in enumerate(header)}
+    table = _read(path)
     findings: list[Finding] = []
     entries: list[_Entry] = []
     bad: dict[str, list[str]] = defaultdict(list)
-    for line, cells in table[1:]:
-        get = {
-            name: cells[column[name]].strip()
-            if name in column and column[name] < len(cells)
-            else ""
-            for name in ("path", "pid", "camid", "split")
-        }
+    for line, cells in table:
+        get = {name: cells.get(name, "") for name in ("path", "pid", "camid", "split")}
         get["split"] = get["split"].lower()
         if not get["path"] or not get["pid"]:
             bad["blank"].append(f"line {line}")
             continue
-        if "split" in column and get["split"] not in SPLITS:
+        if "split" in table.columns and get["split"] not in SPLITS:
             bad["split"].append(f"line {line} ({get['split'] or 'blank'})")
             continue
         file = path.parent / get["path"]
@@ -143,7 +135,7 @@ def from_csv(
                 bad["file"].append(get["path"])
                 continue
         entries.append(_Entry(file, get["path"], get["pid"], get["camid"], get["split"]))
-    rows = len(table) - 1
+    rows = len(table)
     if bad["blank"]:
         findings.append(
             finding(
@@ -247,7 +239,7 @@ def _csv_file(root: Path) -> Path:
     if not root.exists():
         raise DataError(f"csv: there is no file {root}. Give a CSV file with columns path,pid.")
     files = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv")
-    fitting = [p for p in files if {"path", "pid"} <= set(_read_csv(p, header_only=True)[0][1])]
+    fitting = [p for p in files if {"path", "pid"} <= set(read_header(p))]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(p.name for p in fitting or files) or "none"
@@ -257,40 +249,17 @@ def _csv_file(root: Path) -> Path:
     )
 
 
-def _read_csv(path: Path, *, header_only: bool = False) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of the header, in lower case, and of every row that is not blank."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+def _read(path: Path) -> Table:
+    table = read_table(path)
+    columns = table.columns
+    if not columns:
+        raise DataError(f"{path} is empty. It needs a header line: path,pid,camid,split.")
+    lacking = [c for c in ("path", "pid") if c not in columns]
+    if lacking:
+        close = difflib.get_close_matches(lacking[0], columns, 1, 0.4)
+        shown = ", ".join(columns[:8]) + (" ..." if len(columns) > 8 else "")
         raise DataError(
-            f"csv: {path} is not UTF-8 text (byte {error.start:,}). Save it as 'CSV UTF-8'."
-        ) from error
-    except OSError as error:
-        raise DataError(f"csv: {path} cannot be read ({error.strerror}).") from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)  # spreadsheets of some languages write ';'
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    table: list[tuple[int, list[str]]] = []
-    try:
-        for cells in reader:
-            if any(c.strip() for c in cells):
-                table.append((reader.line_num, cells))
-            if header_only and table:
-                break
-    except csv.Error as error:
-        raise DataError(f"csv: {path} line {reader.line_num} cannot be read: {error}.") from error
-    if not table:
-        if header_only:
-            return [(1, [])]
-        raise DataError(f"csv: {path} is empty. It needs a header line: path,pid,camid,split.")
-    header = [c.strip().lower() for c in table[0][1]]
-    table[0] = (table[0][0], header)
-    lacking = [c for c in ("path", "pid") if c not in header]
-    if lacking and not header_only:
-        close = difflib.get_close_matches(lacking[0], header, 1, 0.4)
-        columns = ", ".join(header[:8]) + (" ..." if len(header) > 8 else "")
-        raise DataError(
-            f"csv: {path} has the columns {columns}, but no {' and no '.join(lacking)}. "
+            f"{path} has the columns {shown}, but no {' and no '.join(lacking)}. "
             "The first line must be a header with path and pid, and may have camid and split."
             + (f" Is {close[0]!r} meant to be {lacking[0]!r}?" if close else "")
         )

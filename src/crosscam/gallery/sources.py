@@ -6,9 +6,7 @@ File names say where and when a picture was taken if they look like Market-1501'
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import math
 import os
 import re
@@ -22,6 +20,7 @@ from crosscam.errors import DataError, InputError
 from crosscam.gallery.gallery import Item
 from crosscam.gallery.sighting import clean_name, parse_time
 from crosscam.image import EXTENSIONS
+from crosscam.table import Table, read_table
 
 __all__ = ["COLUMNS", "Items", "People", "from_csv", "from_files", "from_folder"]
 
@@ -129,12 +128,11 @@ def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
         DataError: unreadable, no ``path`` column, or rows that cannot be understood; all of them
             are counted and the first ones quoted, and nothing is added.
     """
-    rows, header = _read(path)
+    table = _read(path)
     items: list[Item] = []
     bad: list[str] = []
-    for line, cells in rows:
-        row = {h: c.strip() for h, c in zip(header, cells, strict=False)}
-        if not row.get("path"):
+    for line, row in table:
+        if not row["path"]:
             bad.append(f"line {line}: no path")
             continue
         file = path.parent / row["path"]
@@ -156,49 +154,29 @@ def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
             bad.append(f"line {line}: {error}")
     if bad:
         raise DataError(
-            f"{path}: {len(bad):,} of {len(rows):,} rows cannot be understood. "
+            f"{path}: {len(bad):,} of {len(table):,} rows cannot be understood. "
             + " ".join(bad[:3])
             + (" ..." if len(bad) > 3 else "")
         )
     if not items:
         raise DataError(f"{path} lists no pictures: it has a header only.")
-    other = [h for h in header if h and h not in COLUMNS]
+    other = [c for c in table.columns if c and c not in COLUMNS]
     notes = [f"columns that are not read: {', '.join(other)}"] if other else []
     return Items(items, notes)
 
 
-def _read(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start:,}). Save it as 'CSV UTF-8'."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for cells in reader:
-            if any(c.strip() for c in cells):
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num} cannot be read: {error}.") from error
-    header = [c.strip().lower() for c in rows[0][1]] if rows else []
-    for name in header:
+def _read(path: Path) -> Table:
+    table = read_table(path)
+    for name in table.columns:
         close = difflib.get_close_matches(name, COLUMNS, 1, 0.75)
-        if name not in COLUMNS and close and close[0] not in header:
+        if name not in COLUMNS and close and close[0] not in table.columns:
             raise DataError(f"{path} has a column {name!r}; is {close[0]!r} meant? Rename it.")
-    if "path" not in header:
+    if "path" not in table.columns:
         raise DataError(
             f"{path} needs a header line with path, and may have {', '.join(COLUMNS[1:])}; "
-            f"got {', '.join(header[:8]) or 'an empty file'}."
+            f"got {', '.join(table.columns[:8]) or 'an empty file'}."
         )
-    twice = {h for h in header if h and header.count(h) > 1}
-    if twice:
-        raise DataError(f"{path} has the column {sorted(twice)[0]!r} more than once.")
-    return rows[1:], header
+    return table
 
 
 def _word(row: dict[str, str], key: str) -> str:

@@ -11,7 +11,6 @@ hips there are, and its length, where it cannot be measured, follows from the li
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from crosscam.errors import DataError
 from crosscam.image import decode
 from crosscam.priors import compiled
+from crosscam.table import read_table
 from crosscam.types import Sample
 
 __all__ = ["COCO17", "LABELS", "MARKET14", "VERSION", "part_maps", "read_csv"]
@@ -207,19 +207,16 @@ def read_csv(
     Raises:
         DataError: the table cannot be read, or has none of the pictures.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the keypoints {path} cannot be read ({error}).") from error
-    columns = [c for c in (table[0] if table else {}) if c]
+    table = read_table(path)
+    columns = table.columns
     joints = tuple(c[:-2] for c in columns if c.endswith("_x"))
-    if "file" not in columns or not joints or any(f"{j}_y" not in columns for j in joints):
+    complete = all(f"{j}_y" in columns for j in joints)
+    if not len(table) or "file" not in columns or not joints or not complete:
         raise DataError(
             f"{path} must have the columns file, JOINT_x, JOINT_y for every joint and at least one "
             f"row; it has: {', '.join(columns) or 'nothing'}."
         )
-    by_file = {row["file"]: row for row in table}
+    by_file = {row["file"]: row for _, row in table}
     points = np.zeros((len(pictures), len(joints), 3), np.float16)
     found = 0
     for i, name in enumerate(pictures):
@@ -239,6 +236,6 @@ def read_csv(
     if not found:
         raise DataError(
             f"{path} has none of the {len(pictures):,} pictures; its first file is "
-            f"'{table[0]['file']}', the first picture '{pictures[0]}'."
+            f"'{next(iter(by_file))}', the first picture '{pictures[0]}'."
         )
     return points, tuple(joint.replace("_", " ") for joint in joints)
