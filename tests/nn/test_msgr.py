@@ -368,6 +368,7 @@ def _half(rank: int, folder: str) -> None:
         total(learner(batch)).backward()
         found = [p.grad for p in method.parameters()]
         torch.save(found, f"{folder}/{number}-{rank}")
+    distributed.barrier()  # nobody leaves while the other still talks
     distributed.destroy_process_group()
 
 
