@@ -419,21 +419,25 @@ def crosscam(*words: str | Path) -> None:
         raise SystemExit(done.returncode)
 
 
-def evaluated(run: Path) -> dict[str, Any] | None:
-    """The figures of a finished run."""
+def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The figures of a finished run on its own data; it may have been tried on other data too."""
     for path in run.glob("evaluation/*/evaluation.json"):
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return figures
+        root = Path(figures["root"]).resolve()  # a folder below the data set's, for some of them
+        own = figures["data"] == recipe.data.name
+        if own and root.is_relative_to(Path(recipe.data.root).resolve()):
+            return figures
     return None
 
 
-def make(run: Path, recipe: Recipe, quiet: bool) -> None:
+def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool) -> None:
     """Train and evaluate what is not there yet."""
     text = recipe.to_yaml()
     if (run / "recipe.yaml").is_file():
         if (run / "recipe.yaml").read_text(encoding="utf-8") != text:
             raise SystemExit(f"{run} was made by other settings: take another --out.")
-        if evaluated(run) is not None:
+        found = evaluated(run, recipe)
+        if found is not None and (not rerank or found.get("reranked")):
             return
     elif run.exists():  # stopped before there was anything to resume
         shutil.rmtree(run)
@@ -446,7 +450,7 @@ def make(run: Path, recipe: Recipe, quiet: bool) -> None:
                 source = Path(folder) / "recipe.yaml"
                 source.write_text(text, encoding="utf-8")
                 crosscam("train", source, "--out", run, *flags)
-    crosscam("evaluate", run, *flags)
+    crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []))
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
@@ -459,24 +463,26 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 def lines_of(name: str, rows: Sequence[str], folder: Path, options: argparse.Namespace) -> str:
     """A table of Markdown over the runs that are there."""
-    head = ["row", "rank-1", "mAP", "mINP", "seeds", "minutes", "images/s", "MB"]
+    head = ["row", "rank-1", "mAP", "mINP"]
+    head += ["rank-1, re-ranked", "mAP, re-ranked"] if options.rerank else []
+    head += ["seeds", "minutes", "images/s", "MB"]
     head += ["deployed M", "GMAC", "paper"]
     lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for row_name in rows:
+        recipe = recipe_of(ROWS[row_name], options, options.seeds[0])
         runs = [folder / slug(row_name) / f"seed-{seed}" for seed in options.seeds]
-        figures = [f for f in map(evaluated, runs) if f is not None]
-        cards = [
-            json.loads((run / "card.json").read_text(encoding="utf-8"))
-            for run in runs
-            if evaluated(run) is not None
-        ]
-        if not figures:
+        finished = [(run, f) for run in runs if (f := evaluated(run, recipe)) is not None]
+        if not finished:
             lines.append(f"| {row_name} |" + " |" * (len(head) - 1))
             continue
-        recipe = recipe_of(ROWS[row_name], options, options.seeds[0])
+        figures = [f for _, f in finished]
+        cards = [json.loads((run / "card.json").read_text("utf-8")) for run, _ in finished]
         cost = describe(recipe.method.build(cards[0]["num_classes"]), recipe.preprocess.size)
         cells = [row_name]
         cells += [spread([100 * f[k] for f in figures]) for k in ("rank1", "mAP", "mINP")]
+        if options.rerank:
+            again = [f["reranked"] for f in figures if f.get("reranked")]
+            cells += [spread([100 * f[k] for f in again]) for k in ("rank1", "mAP")]
         cells.append(str(len(figures)))
         cells += [spread([c["training_minutes"] for c in cards])]
         cells += [spread([c["images_per_second"] for c in cards], 0)]
@@ -505,6 +511,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE",
                         help="further settings, for all rows")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--rerank", action="store_true", help="also measured re-ranked")
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
@@ -529,14 +536,18 @@ def main() -> None:
         for seed in options.seeds:  # all rows once, before any a second time
             for name in names:
                 print(f"== {name}, seed {seed}", flush=True)
-                make(folder / slug(name) / f"seed-{seed}", recipes[name, seed], options.quiet)
+                run = folder / slug(name) / f"seed-{seed}"
+                make(run, recipes[name, seed], options.quiet, options.rerank)
     texts = [lines_of(table, rows, folder, options) for table, rows in chosen.items()]
     print("\n\n".join(texts))
     stem = folder / ("-".join(chosen) if options.tables else "rows")
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     found = {
-        name: {str(seed): evaluated(folder / slug(name) / f"seed-{seed}") for seed in options.seeds}
+        name: {
+            str(seed): evaluated(folder / slug(name) / f"seed-{seed}", recipes[name, seed])
+            for seed in options.seeds
+        }
         for name in names
     }
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import combinations
@@ -85,3 +86,19 @@ def test_pairs_go_only_to_rows_that_learn_from_them(script: ModuleType, tmp_path
     pairs = {n: script.recipe_of(script.ROWS[n], options, 0).data.pairs for n in
              ("strong", "san-off", "san-basic", "san-synthetic", "san-all")}  # fmt: skip
     assert {n for n, folder in pairs.items() if folder} == {"san-synthetic", "san-all"}
+
+
+def test_figures_of_a_run_are_those_of_its_own_data(script: ModuleType, tmp_path: Path) -> None:
+    recipe = parse(None, ["data.name=cuhk03-np", f"data.root={tmp_path / 'cuhk'}"])
+    tried = [
+        ("csv", tmp_path / "cuhk" / "list.csv", 0.1),
+        ("cuhk03-np", tmp_path / "cuhk" / "detected", 0.2),
+        ("cuhk03-np", tmp_path / "other", 0.3),
+    ]
+    for number, (data, root, rank1) in enumerate(tried):
+        folder = tmp_path / "run" / "evaluation" / str(number)
+        folder.mkdir(parents=True)
+        text = json.dumps({"data": data, "root": str(root), "rank1": rank1})
+        (folder / "evaluation.json").write_text(text)
+    assert script.evaluated(tmp_path / "run", recipe)["rank1"] == 0.2
+    assert script.evaluated(tmp_path / "nothing", recipe) is None
