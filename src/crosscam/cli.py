@@ -178,7 +178,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     describe.add_argument("--num-classes", type=int, default=751, help="training identities")
     describe.add_argument("--json", action="store_true", help="print JSON")
 
-    data = command("data", _data, "Check and list data sets.")
+    data = command("data", _data, "Check, list and join data sets.")
     verbs = data.add_subparsers(title="verbs", dest="verb", required=True)
     check = verbs.add_parser("check", help="Compare a data set with what it should hold.")
     check.add_argument("name", help="data set name (crosscam data list)")
@@ -189,6 +189,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print JSON")
     listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    joining = verbs.add_parser("join", help="Several data sets as one list to train on.")
+    joining.add_argument("out", type=Path, help="the list to write: a CSV file")
+    joining.add_argument("--set", dest="sets", action="append", nargs="+", required=True,
+                         metavar=("NAME", "ROOT|KEY=VALUE"),
+                         help="a data set, its folder and options; once for each")  # fmt: skip
+    joining.add_argument("--no-test", action="store_true",
+                         help="without query and gallery of the first set")  # fmt: skip
+    joining.add_argument("--partial", action="store_true", help="accept subsets")
 
     synth = command("synth", _synth, "Render a data set of people who do not exist.")
     synth.add_argument("out", type=Path, help="folder to write (or the picture, with --sheet)")
@@ -585,6 +593,8 @@ def _data(options: argparse.Namespace) -> int:
 
     if options.verb == "list":
         return check.main_list(as_json=options.json)
+    if options.verb == "join":
+        return _join(options)
     return check.main_check(
         options.name,
         options.root,
@@ -593,6 +603,22 @@ def _data(options: argparse.Namespace) -> int:
         as_json=options.json,
         options=options.option,
     )
+
+
+def _join(options: argparse.Namespace) -> int:
+    from crosscam.data.datasets import load, options_from_text
+    from crosscam.data.join import join
+
+    sets = []
+    for name, *words in options.sets:
+        if not words or "=" in words[0]:
+            raise InputError(f"--set {name} lacks a folder: --set NAME ROOT [KEY=VALUE ...].")
+        chosen = options_from_text(name, words[1:])
+        sets.append(load(name, words[0], options.partial, **chosen))
+    count = join(sets, options.out, test=None if options.no_test else sets[0])
+    print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
+    print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
+    return 0
 
 
 def _synth(options: argparse.Namespace) -> int:

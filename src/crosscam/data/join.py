@@ -1,0 +1,87 @@
+"""Several data sets as one list to train on, with the test pictures of one of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosscam.errors import DataError
+from crosscam.files import write_atomically
+from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
+
+__all__ = ["COLUMNS", "join"]
+
+COLUMNS = ("path", "pid", "camid", "split", "set", "set_pid", "set_camid")
+"""Of the list; the last three say what the picture is called at home, and nobody reads them."""
+
+
+def join(sets: Sequence[Dataset], path: Path, *, test: Dataset | None = None) -> dict[str, int]:
+    """Write a CSV file of the training pictures of all ``sets`` and the test pictures of ``test``.
+
+    It is read as the data set ``csv``.  Person and camera ids are counted on from set to set, so
+    that those of different sets never meet; junk and distractors of the test pictures stay what
+    they are.  Paths are absolute.
+
+    Args:
+        sets: two or more, in the order in which they are counted.
+        path: the file to write, ending in .csv; one that is there is not replaced.
+        test: whose query and gallery go along; None for a list to train on only.
+
+    Returns:
+        How many pictures of each split were written.
+
+    Raises:
+        DataError: fewer than two sets, one without training pictures, one twice, a file that is
+            there or no ``.csv``, or a ``test`` whose rankings follow other rules than Market-1501's
+            (a list has no place for them).
+        DiskError: the file cannot be written.
+    """
+    if len(sets) < 2:
+        raise DataError(f"joining takes two data sets or more, got {len(sets)}.")
+    if path.suffix.lower() != ".csv" or path.exists():
+        what = "is there already" if path.exists() else "does not end in .csv"
+        raise DataError(f"{path} {what}: give the joined list another name.")
+    folders = [(s.name, s.variant, s.root.resolve()) for s in sets]
+    if len(set(folders)) < len(folders):
+        raise DataError("a data set stands twice among those to join: name each once.")
+    if test is not None and test.protocol != Protocol():
+        raise DataError(
+            f"rankings of {test.title} follow rules of their own, which a list cannot hold: join "
+            "without its test pictures and measure with `crosscam evaluate RUN --data ...`."
+        )
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    numbers = _Numbers()
+    count = {"train": 0, "query": 0, "gallery": 0}
+    for number, dataset in enumerate(sets):
+        splits = {"train": dataset.require_train()}
+        if dataset is test:
+            query, gallery = dataset.require_test()
+            splits |= {"query": query, "gallery": gallery}
+        label = f"{number + 1} {dataset.title}"
+        for split, samples in splits.items():
+            count[split] += len(samples)
+            for sample in samples:
+                writer.writerow(numbers.row(sample, split, label))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, out.getvalue())
+    return count
+
+
+class _Numbers:
+    """Persons and cameras of all sets, counted from 1 as they come."""
+
+    def __init__(self) -> None:
+        self.people: dict[tuple[str, int], int] = {}
+        self.cameras: dict[tuple[str, int], int] = {}
+
+    def row(self, sample: Sample, split: str, label: str) -> list[str | int]:
+        pid = sample.pid
+        if pid not in (JUNK_PID, DISTRACTOR_PID):
+            pid = self.people.setdefault((label, pid), len(self.people) + 1)
+        camid = self.cameras.setdefault((label, sample.camid), len(self.cameras) + 1)
+        path = str(sample.path.resolve())
+        return [path, pid, camid, split, label, sample.pid, sample.camid]
