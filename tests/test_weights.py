@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from crosscam import embedder, evaluate
 from crosscam.data import datasets
 from crosscam.encoder import Encoder
 from crosscam.models import resolve, verify
+from crosscam.nn import pretrained
+from crosscam.recipe import parse
 from crosscam.synth import synthesize
 
 SHIPPED = {"people": 16_000_000, "people-small": 4_000_000}  # bytes at most
@@ -22,6 +27,28 @@ def test_the_card_says_what_they_are(name: str) -> None:
     assert "rendered" in card.trained_on.title
     assert {f["data"].split()[0] for f in card.figures} >= {"Market-1501", "CUHK03-NP"}
     assert card.bytes < SHIPPED[name]
+
+
+def test_training_can_start_from_what_the_encoder_was_made_of() -> None:
+    pytest.importorskip("onnxruntime")
+    cpu = parse("cpu", ["method.backbone.pretrained=people", "method.bnneck=true"])
+    method = cpu.method.build(3).eval()
+    report = method.backbone.report
+    assert report.source == "people"
+    assert all(key.startswith("neck.") for key in report.ignored)
+    given = load_file(pretrained.fetch("people").path)
+    neck = {k.removeprefix("neck."): v for k, v in given.items() if k.startswith("neck.")}
+    assert not method.neck.load_state_dict(neck, strict=False).unexpected_keys
+
+    encoder = Encoder.load("people", threads=1)
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 128, 64, 3), np.uint8)
+    prepared = cpu.preprocess
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    x = (x - torch.tensor(prepared.mean)[:, None, None]) / torch.tensor(prepared.std)[:, None, None]
+    with torch.no_grad():
+        both = torch.nn.functional.normalize(method.embed(x) + method.embed(x.flip(3)))
+    cosine = (both.numpy() * encoder.embed(list(pictures))).sum(1)
+    assert cosine.min() > 0.9999
 
 
 @pytest.mark.slow

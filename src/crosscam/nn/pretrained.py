@@ -2,6 +2,7 @@
 
 A source is one string:
 
+    people                                           weights that come with this package
     weights/resnet50.safetensors                     a local file
     weights/resnet50.safetensors#sha256=HEX          the same, refused unless its hash is HEX
     hub:OWNER/NAME/FILE.safetensors@REVISION         from the Hugging Face hub (extra ``hub``)
@@ -12,15 +13,16 @@ Only safetensors files are read: reading a pickle (.pth, .pt) runs code that its
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from crosscam.errors import CheckpointError, MissingExtraError
+from crosscam.files import sha256
 
 __all__ = ["Report", "Source", "fetch", "load", "read"]
 
@@ -68,26 +70,19 @@ def fetch(source: str) -> Source:
             f"{source}: a sha256 has 64 hexadecimal digits, got {len(wanted)}. "
             "`sha256sum FILE` prints it."
         )
+    if (shipped := _shipped().get(name)) is not None:
+        return Source(name, shipped, _checked(name, shipped, wanted))
     if not name.endswith(".safetensors") and not re.search(r"\.safetensors@[^@]+$", name):
         raise CheckpointError(
             f"{name}: weights are read from .safetensors files only, because reading a pickle "
             "(.pth, .pt, .bin) runs code from the file. Convert it once, where you trust it: "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'NAME.safetensors')."
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'NAME.safetensors'). "
+            f"Weights that come with this package: {', '.join(_shipped())}."
         )
     path = _download(name) if name.startswith("hub:") else Path(name).expanduser()
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}: give the path of a .safetensors file.")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    found = digest.hexdigest()
-    if wanted is not None and found != wanted:
-        raise CheckpointError(
-            f"{name} has sha256 {found}, but {wanted} was asked for: it is another file, or was "
-            "damaged. Get it again, or correct the hash."
-        )
-    return Source(name, path, found)
+    return Source(name, path, _checked(name, path, wanted))
 
 
 def read(at: Source) -> dict[str, Tensor]:
@@ -133,6 +128,23 @@ def load(net: nn.Module, source: str) -> Report:
         for key in loaded:
             state[key].copy_(given[key])
     return Report(at.name, at.sha256, tuple(loaded), tuple(sorted(ignored)))
+
+
+def _shipped() -> dict[str, Path]:
+    """Weights to start from that come with the package, by name."""
+    found = Path(str(resources.files("crosscam") / "weights")).glob("*/weights.safetensors")
+    return {path.parent.name: path for path in sorted(found)}
+
+
+def _checked(name: str, path: Path, wanted: str | None) -> str:
+    """The hash of a file, which is the one that was asked for, if one was."""
+    found = sha256(path)
+    if wanted is not None and found != wanted:
+        raise CheckpointError(
+            f"{name} has sha256 {found}, but {wanted} was asked for: it is another file, or was "
+            "damaged. Get it again, or correct the hash."
+        )
+    return found
 
 
 def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) -> None:
