@@ -20,7 +20,11 @@ from crosscam.retrieval import Metrics, RerankSettings, top_k
 from crosscam.retrieval import evaluate as measure
 from crosscam.types import Dataset, Sample
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["COLLAPSED", "Evaluation", "evaluate"]
+
+COLLAPSED = 0.99
+"""Mean cosine between pictures from which on a network tells nothing apart.  Those that learned
+something have 0.2 to 0.6 on Market-1501, color histograms 0.76, one that collapsed 0.9997."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,26 @@ class Evaluation:
     reranked: Metrics | None
     seconds: dict[str, float]
 
+    @property
+    def likeness(self) -> float:
+        """Mean cosine between two pictures of the gallery; 1 if the model sees no difference."""
+        norms = np.linalg.norm(self.gallery_features, axis=1, keepdims=True)
+        unit = self.gallery_features / np.maximum(norms, np.finfo(np.float32).tiny)
+        count, total = len(unit), unit.sum(0, dtype=np.float64)
+        return float((total @ total - count) / (count * (count - 1))) if count > 1 else 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What somebody should know before believing the figures."""
+        if self.likeness < COLLAPSED:
+            return []
+        return [
+            f"all pictures look the same to this model (mean cosine {self.likeness:.4f}): its "
+            "training has collapsed. Start from a trained network "
+            "(method.backbone.pretrained=people), take a lower optimizer.lr or a longer warm-up, "
+            "or lower the weight of the triplet."
+        ]
+
     def summary(self) -> dict[str, Any]:
         """Everything that names and measures this evaluation, ready for JSON."""
         entry: dict[str, Any] = {
@@ -45,6 +69,7 @@ class Evaluation:
             "same_camera": self.dataset.protocol.same_camera,
             "crosscam": crosscam.__version__,
             "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "mean_cosine": round(self.likeness, 5),
             **_numbers(self.metrics),
         }
         if self.reranked is not None:
@@ -60,7 +85,7 @@ class Evaluation:
         ]
         if self.reranked is not None:
             lines += ["", "after k-reciprocal re-ranking", self.reranked.table()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"warning  {w}" for w in self.warnings)])
 
     def write(self, out: Path, *, lists: int = 5, top: int = 10) -> Path:
         """Write ``evaluation.json`` and ``ranked.html`` into ``out``; returns the page.
@@ -79,6 +104,7 @@ class Evaluation:
                 f"{self.dataset.title}: {self.metrics.n_valid_queries:,} queries with a match of "
                 f"{self.metrics.n_queries:,}, gallery {len(self.dataset.gallery):,} images. "
                 f"AP rule: {self.metrics.ap_rule}. Each query of a group shows another person.",
+                *(f"Warning: {warning}" for warning in self.warnings),
             ],
             tables=[viz.Table(("figure", "value"), _cells(self.metrics))],
             score=f"{self.model.metric} "
