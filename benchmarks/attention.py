@@ -36,6 +36,11 @@ def area_under_curve(values: npt.NDArray[np.float32], inside: npt.NDArray[np.boo
     return float(more)
 
 
+def part_of(name: str) -> str:
+    """The mask that guides an attention map."""
+    return "whole" if name == "scale1" else name
+
+
 def main() -> None:
     """Print the table, draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,10 +74,8 @@ def main() -> None:
 
     print(f"{len(chosen)} pictures of {dataset.title}; {options.run}")
     for name, values in attention.items():
-        mask = masks[:, parts.index("whole" if name == "scale1" else name)][:, None]
-        cells = torch.nn.functional.adaptive_avg_pool2d(mask, (values.shape[1], values.shape[2]))[
-            :, 0
-        ]
+        mask = masks[:, parts.index(part_of(name))]
+        cells = torch.nn.functional.adaptive_avg_pool2d(mask, (values.shape[1], values.shape[2]))
         mean = cells.mean(0).numpy()
         inside = (cells > 0.5).numpy()
         both = [i for i in range(len(inside)) if inside[i].any() and not inside[i].all()]
@@ -84,7 +87,7 @@ def main() -> None:
         rows = range(0, len(chosen), step)[:SHOWN]
         blocks = [viz.Block("", [""], [[pictures[i]] for i in rows])]
         for name, values in attention.items():
-            part = "whole" if name == "scale1" else name
+            part = part_of(name)
             drawn = [
                 [
                     viz.overlay(pictures[i], m[i].numpy())
