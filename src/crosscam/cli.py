@@ -615,7 +615,7 @@ def _join(options: argparse.Namespace) -> int:
             raise InputError(f"--set {name} lacks a folder: --set NAME ROOT [KEY=VALUE ...].")
         chosen = options_from_text(name, words[1:])
         sets.append(load(name, words[0], options.partial, **chosen))
-    count = join(sets, options.out, test=None if options.no_test else sets[0])
+    count = join(sets, options.out, test=not options.no_test)
     print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
     return 0

@@ -39,7 +39,7 @@ def test_people_and_cameras_of_two_sets_never_meet(
     roots: tuple[Path, Path], tmp_path: Path
 ) -> None:
     one, other = (load("csv", root) for root in roots)
-    count = join([one, other], tmp_path / "lists" / "both.csv", test=one)
+    count = join([one, other], tmp_path / "lists" / "both.csv")
     assert count == {"train": 5, "query": 1, "gallery": 3}
     found = load("csv", tmp_path / "lists" / "both.csv")
     assert [s.path for s in found.train] == [s.path for s in (*one.train, *other.train)]
@@ -54,7 +54,7 @@ def test_the_list_says_what_pictures_are_called_at_home(
 ) -> None:
     one, other = (load("csv", root) for root in roots)
     path = tmp_path / "both.csv"
-    join([one, other], path)
+    join([one, other], path, test=False)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
@@ -88,5 +88,5 @@ def test_mistakes(roots: tuple[Path, Path], tmp_path: Path) -> None:
         join([one, other], tmp_path / "both.txt")
     keeps = load("csv", roots[0], same_camera="keep")
     with pytest.raises(DataError, match="rules of their own"):
-        join([keeps, other], out, test=keeps)
+        join([keeps, other], out)
     assert not out.exists()

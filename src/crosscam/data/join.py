@@ -1,4 +1,4 @@
-"""Several data sets as one list to train on, with the test pictures of one of them."""
+"""Several data sets as one list to train on, with the test pictures of the first of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ COLUMNS = ("path", "pid", "camid", "split", "set", "set_pid", "set_camid")
 """Of the list; the last three say what the picture is called at home, and nobody reads them."""
 
 
-def join(sets: Sequence[Dataset], path: Path, *, test: Dataset | None = None) -> dict[str, int]:
-    """Write a CSV file of the training pictures of all ``sets`` and the test pictures of ``test``.
+def join(sets: Sequence[Dataset], path: Path, *, test: bool = True) -> dict[str, int]:
+    """Write a CSV file of the training pictures of all ``sets`` and the test pictures of the first.
 
     It is read as the data set ``csv``.  Person and camera ids are counted on from set to set, so
     that those of different sets never meet; junk and distractors of the test pictures stay what
@@ -27,15 +27,15 @@ def join(sets: Sequence[Dataset], path: Path, *, test: Dataset | None = None) ->
     Args:
         sets: two or more, in the order in which they are counted.
         path: the file to write, ending in .csv; one that is there is not replaced.
-        test: whose query and gallery go along; None for a list to train on only.
+        test: whether query and gallery of the first set go along.
 
     Returns:
         How many pictures of each split were written.
 
     Raises:
         DataError: fewer than two sets, one without training pictures, one twice, a file that is
-            there or no ``.csv``, or a ``test`` whose rankings follow other rules than Market-1501's
-            (a list has no place for them).
+            there or no ``.csv``, or test pictures whose rankings follow other rules than
+            Market-1501's (a list has no place for them).
         DiskError: the file cannot be written.
     """
     if len(sets) < 2:
@@ -46,10 +46,10 @@ def join(sets: Sequence[Dataset], path: Path, *, test: Dataset | None = None) ->
     folders = [(s.name, s.variant, s.root.resolve()) for s in sets]
     if len(set(folders)) < len(folders):
         raise DataError("a data set stands twice among those to join: name each once.")
-    if test is not None and test.protocol != Protocol():
+    if test and sets[0].protocol != Protocol():
         raise DataError(
-            f"rankings of {test.title} follow rules of their own, which a list cannot hold: join "
-            "without its test pictures and measure with `crosscam evaluate RUN --data ...`."
+            f"rankings of {sets[0].title} follow rules of their own, which a list cannot hold: "
+            "join without its test pictures and measure with `crosscam evaluate RUN --data ...`."
         )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -58,7 +58,7 @@ def join(sets: Sequence[Dataset], path: Path, *, test: Dataset | None = None) ->
     count = {"train": 0, "query": 0, "gallery": 0}
     for number, dataset in enumerate(sets):
         splits = {"train": dataset.require_train()}
-        if dataset is test:
+        if test and not number:
             query, gallery = dataset.require_test()
             splits |= {"query": query, "gallery": gallery}
         label = f"{number + 1} {dataset.title}"
