@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from crosscam.types import Dataset, Sample
 __all__ = ["COLLAPSED", "Evaluation", "evaluate"]
 
 COLLAPSED = 0.99
-"""Mean cosine between pictures from which on a network tells nothing apart.  Those that learned
-something have 0.2 to 0.6 on Market-1501, color histograms 0.76, one that collapsed 0.9997."""
+"""Median cosine between pictures from which on a network tells nothing apart.  Those that learned
+something have up to 0.45 on Market-1501, color histograms 0.77, one that collapsed 0.9997."""
+
+_LOOKED_AT = 1000  # pictures, for that median: eight megabytes of cosines
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,18 @@ class Evaluation:
     reranked: Metrics | None
     seconds: dict[str, float]
 
-    @property
+    @functools.cached_property
     def likeness(self) -> float:
-        """Mean cosine between two pictures of the gallery; 1 if the model sees no difference."""
-        norms = np.linalg.norm(self.gallery_features, axis=1, keepdims=True)
-        unit = self.gallery_features / np.maximum(norms, np.finfo(np.float32).tiny)
-        count, total = len(unit), unit.sum(0, dtype=np.float64)
-        return float((total @ total - count) / (count * (count - 1))) if count > 1 else 0.0
+        """Median cosine between two pictures of the gallery; 1 if the model sees no difference.
+
+        Of all pairs of 1,000 pictures at most, evenly spread.  Not the mean: in a network that
+        collapsed a few pictures may still be far from all others.
+        """
+        every = -(-len(self.gallery_features) // _LOOKED_AT)
+        some = self.gallery_features[::every]
+        unit = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-30)
+        cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+        return float(np.median(cosines)) if len(cosines) else 0.0
 
     @property
     def warnings(self) -> list[str]:
@@ -53,7 +61,7 @@ class Evaluation:
         if self.likeness < COLLAPSED:
             return []
         return [
-            f"all pictures look the same to this model (mean cosine {self.likeness:.4f}): its "
+            f"all pictures look the same to this model (median cosine {self.likeness:.4f}): its "
             "training has collapsed. Start from a trained network "
             "(method.backbone.pretrained=people), take a lower optimizer.lr or a longer warm-up, "
             "or lower the weight of the triplet."
@@ -69,7 +77,7 @@ class Evaluation:
             "same_camera": self.dataset.protocol.same_camera,
             "crosscam": crosscam.__version__,
             "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
-            "mean_cosine": round(self.likeness, 5),
+            "median_cosine": round(self.likeness, 5),
             **_numbers(self.metrics),
         }
         if self.reranked is not None:
