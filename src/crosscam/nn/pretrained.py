@@ -70,19 +70,28 @@ def fetch(source: str) -> Source:
             f"{source}: a sha256 has 64 hexadecimal digits, got {len(wanted)}. "
             "`sha256sum FILE` prints it."
         )
-    if (shipped := _shipped().get(name)) is not None:
-        return Source(name, shipped, _checked(name, shipped, wanted))
-    if not name.endswith(".safetensors") and not re.search(r"\.safetensors@[^@]+$", name):
+    shipped = _shipped()
+    known = name in shipped or name.endswith(".safetensors")
+    if not known and not re.search(r"\.safetensors@[^@]+$", name):
         raise CheckpointError(
             f"{name}: weights are read from .safetensors files only, because reading a pickle "
             "(.pth, .pt, .bin) runs code from the file. Convert it once, where you trust it: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'NAME.safetensors'). "
-            f"Weights that come with this package: {', '.join(_shipped())}."
+            f"Weights that come with this package: {', '.join(shipped)}."
         )
-    path = _download(name) if name.startswith("hub:") else Path(name).expanduser()
+    if name in shipped:
+        path = shipped[name]
+    else:
+        path = _download(name) if name.startswith("hub:") else Path(name).expanduser()
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}: give the path of a .safetensors file.")
-    return Source(name, path, _checked(name, path, wanted))
+    found = sha256(path)
+    if wanted is not None and found != wanted:
+        raise CheckpointError(
+            f"{name} has sha256 {found}, but {wanted} was asked for: it is another file, or was "
+            "damaged. Get it again, or correct the hash."
+        )
+    return Source(name, path, found)
 
 
 def read(at: Source) -> dict[str, Tensor]:
@@ -134,17 +143,6 @@ def _shipped() -> dict[str, Path]:
     """Weights to start from that come with the package, by name."""
     found = Path(str(resources.files("crosscam") / "weights")).glob("*/weights.safetensors")
     return {path.parent.name: path for path in sorted(found)}
-
-
-def _checked(name: str, path: Path, wanted: str | None) -> str:
-    """The hash of a file, which is the one that was asked for, if one was."""
-    found = sha256(path)
-    if wanted is not None and found != wanted:
-        raise CheckpointError(
-            f"{name} has sha256 {found}, but {wanted} was asked for: it is another file, or was "
-            "damaged. Get it again, or correct the hash."
-        )
-    return found
 
 
 def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) -> None:
