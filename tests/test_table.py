@@ -70,6 +70,10 @@ def test_mistakes(tmp_path: Path, text: str | bytes, message: str) -> None:
         read_table(written(tmp_path, text))
 
 
+def test_a_header_may_be_looked_at_although_the_table_cannot_be_read(tmp_path: Path) -> None:
+    assert read_header(written(tmp_path, "a,b,a\n1,2,3\n")) == ["a", "b", "a"]
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_table(tmp_path / "none.csv")

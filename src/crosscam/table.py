@@ -45,13 +45,16 @@ def read_table(path: Path) -> Table:
             or a column that is there twice.
     """
     rows = list(_rows(path, _text(path)))
-    columns = _columns(path, rows)
+    columns = _columns(rows)
+    twice = sorted({c for c in columns if c and columns.count(c) > 1})
+    if twice:
+        raise DataError(f"{path} has the column {twice[0]!r} more than once.")
     return Table(columns, rows[1:])
 
 
 def read_header(path: Path) -> list[str]:
-    """The columns of a table, as :func:`read_table` has them, without reading its rows."""
-    return _columns(path, list(islice(_rows(path, _text(path)), 1)))
+    """The columns of a table, whatever its rows are and even if it names one twice."""
+    return _columns(list(islice(_rows(path, _text(path)), 1)))
 
 
 def _text(path: Path) -> str:
@@ -77,9 +80,5 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} line {reader.line_num} cannot be read: {error}.") from error
 
 
-def _columns(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
-    columns = [c.strip().lower() for c in rows[0][1]] if rows else []
-    twice = sorted({c for c in columns if c and columns.count(c) > 1})
-    if twice:
-        raise DataError(f"{path} has the column {twice[0]!r} more than once.")
-    return columns
+def _columns(rows: list[tuple[int, list[str]]]) -> list[str]:
+    return [c.strip().lower() for c in rows[0][1]] if rows else []
