@@ -157,6 +157,9 @@ class ScheduleSettings:
         milestones: epochs at which "step" multiplies by gamma.
         gamma: that factor.
         floor: factor on the learning rate that "cosine" ends at.
+        frozen_epochs: epochs at the start in which the backbone rests, its running statistics
+            included, and only what stands on it learns: a trained backbone waits until heads that
+            start from nothing know something.
     """
 
     epochs: int = 120
@@ -168,9 +171,11 @@ class ScheduleSettings:
     milestones: tuple[int, ...] = (40, 70)
     gamma: float = 0.1
     floor: float = 0.0
+    frozen_epochs: int = 0
 
     def __post_init__(self) -> None:
         _require("schedule.epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _require("schedule.frozen_epochs", self.frozen_epochs, self.frozen_epochs >= 0, "0 or more")
         _require("schedule.warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more")
         _require(
             "schedule.warmup_start", self.warmup_start, 0 < self.warmup_start <= 1, "in (0, 1]"

@@ -1,10 +1,13 @@
-"""The recipe that training tests use: a tiny net on toy people, with every kind of state."""
+"""What training tests share: a tiny net on toy people with every kind of state, and its death."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from crosscam.recipe import Recipe, parse
+from crosscam.training import checkpoint, loop
 
 SETTINGS = (
     "data.partial=true",
@@ -31,3 +34,24 @@ SETTINGS = (
 def toy_recipe(root: Path, *more: str) -> Recipe:
     """The recipe for the toy data set at ``root``, with further overrides."""
     return parse(None, [*SETTINGS, f"data.root={root}", *more])
+
+
+class _Died(Exception):
+    pass
+
+
+def die_and_resume(recipe: Recipe, run: Path, step: int) -> Path:
+    """Train until the checkpoint of ``step`` is there, die, and go on from it to the end."""
+    save = checkpoint.save
+
+    def save_and_die(run: Path, at: int, *more: object) -> Path:
+        path = save(run, at, *more)  # type: ignore[arg-type]
+        if at == step:
+            raise _Died
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(_Died):
+            loop.train(recipe, run, progress=False)
+    return loop.resume(run, progress=False)

@@ -10,13 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from recipes import SETTINGS, toy_recipe
+from recipes import SETTINGS, die_and_resume, toy_recipe
 from toy import write_market
 
-from crosscam.errors import CheckpointError, DataError, TrainingError
+from crosscam.errors import CheckpointError, DataError, RecipeError, TrainingError
+from crosscam.methods import BackboneSettings
+from crosscam.methods.msfl import MSFL
+from crosscam.recipe import parse
 from crosscam.training import checkpoint, loop
 
 
@@ -107,27 +111,69 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert lines == list(range(1, len(lines) + 1))
 
 
-class _Stop(Exception):
-    pass
-
-
 def test_a_run_that_died_after_saving_goes_on_to_the_same_weights(
-    whole: Path, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, toys: Path, tmp_path: Path
 ) -> None:
+    assert_same_weights(whole, die_and_resume(toy_recipe(toys), tmp_path / "run", 7))
+
+
+@pytest.mark.parametrize("method", ["baseline", "san", "mmga"])
+def test_a_backbone_rests_while_what_stands_on_it_learns(
+    method: str, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_method = {
+        "baseline": [],
+        "san": ["method.target=picture", "method.decoder_width=0.1", "data.pairs="],
+        "mmga": ["method.masks=0"],
+    }[method]
+    settings = [s for s in SETTINGS if not s.startswith(("method.dropout", "method.center"))]
+    settings += [f"method={method}", *of_method, "schedule.frozen_epochs=2", "engine.ema=0"]
+    kept: list[dict[str, torch.Tensor]] = []  # weights after every step
     save = checkpoint.save
 
-    def save_and_die(run: Path, step: int, *more: object) -> Path:
-        path = save(run, step, *more)  # type: ignore[arg-type]
-        if step == 7:
-            raise _Stop
-        return path
+    def look(run: Path, step: int, groups: Any, state: Any) -> Path:
+        kept.append({k: v.clone() for k, v in groups["weights"].items()})
+        return save(run, step, groups, state)
 
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(_Stop):
-        loop.train(toy_recipe(toys), tmp_path / "run", progress=False)
-    monkeypatch.setattr(checkpoint, "save", save)
-    loop.resume(tmp_path / "run", progress=False)
-    assert_same_weights(whole, tmp_path / "run")
+    monkeypatch.setattr(checkpoint, "save", look)
+    loop.train(parse(None, [*settings, f"data.root={toys}"]), tmp_path / "run", progress=False)
+    epoch = len(kept) // 3
+    first, rested, last = kept[0], kept[2 * epoch - 1], kept[-1]
+    moved = {k for k in first if not torch.equal(first[k], rested[k])}
+    assert not any(k.startswith("backbone.") for k in moved)
+    assert any(k.startswith("classifier") for k in moved)
+    moved = {k for k in first if not torch.equal(rested[k], last[k])}
+    for name, value in first.items():
+        if name.startswith("backbone.stage1") and value.ndim:
+            assert name in moved
+
+
+@pytest.mark.parametrize("step", [3, 9])  # while the backbone rests, and after that
+def test_a_run_that_died_around_a_rest_goes_on_to_the_same_weights(
+    step: int, toys: Path, tmp_path: Path
+) -> None:
+    recipe = toy_recipe(toys, "schedule.frozen_epochs=1")
+    whole = loop.train(recipe, tmp_path / "whole", progress=False)
+    assert_same_weights(whole, die_and_resume(recipe, tmp_path / "run", step))
+
+
+def test_what_never_learns_does_not_start_to_after_a_rest() -> None:
+    backbone = BackboneSettings("resnet18", width=0.125)
+    method = MSFL(8, backbone=backbone, levels=(1, 2, 3))
+    still = [n for n, p in method.backbone.named_parameters() if not p.requires_grad]
+    assert still
+    rest = loop.Rest(method)
+    rest(True)
+    assert not any(p.requires_grad for p in method.backbone.parameters())
+    assert not any(m.training for m in method.backbone.modules())
+    rest(False)
+    assert [n for n, p in method.backbone.named_parameters() if not p.requires_grad] == still
+    assert all(m.training for m in method.backbone.modules())
+
+
+def test_a_method_without_a_backbone_has_nothing_that_could_rest() -> None:
+    with pytest.raises(RecipeError, match="no network of that name"):
+        loop.Rest(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
 def test_resuming_with_other_pictures_is_refused(toys: Path, tmp_path: Path) -> None:

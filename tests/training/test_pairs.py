@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recipes import die_and_resume
 
 from crosscam.errors import DataError, RecipeError
 from crosscam.recipe import Recipe, parse
@@ -170,27 +171,11 @@ def _is_buffer(name: str) -> bool:
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-class _Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("at", [1, 5])
 def test_a_run_of_both_updates_that_died_goes_on_to_the_same_weights(
-    at: int, whole: Path, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, whole: Path, rendered: Path, tmp_path: Path
 ) -> None:
-    save = checkpoint.save
-
-    def save_and_die(run: Path, step: int, *more: object) -> Path:
-        path = save(run, step, *more)  # type: ignore[arg-type]
-        if step == at:
-            raise _Stop
-        return path
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(_Stop):
-        loop.train(recipe(rendered), tmp_path / "run", progress=False)
-    monkeypatch.setattr(checkpoint, "save", save)
-    loop.resume(tmp_path / "run", progress=False)
+    die_and_resume(recipe(rendered), tmp_path / "run", at)
     assert_same_weights(whole, tmp_path / "run")
 
 

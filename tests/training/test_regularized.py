@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes import toy_recipe
+from recipes import die_and_resume, toy_recipe
 from toy import write_market
 
 from crosscam.errors import RecipeError
@@ -19,14 +19,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_market(tmp_path_factory.mktemp("toys") / "market", size=(32, 16))
 
 
-class _Stop(Exception):
-    pass
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("adversarial", ["false", "true"])
 def test_a_stopped_run_goes_on_to_the_same_weights(
-    adversarial: str, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adversarial: str, toys: Path, tmp_path: Path
 ) -> None:
     recipe = toy_recipe(
         toys,
@@ -36,19 +32,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         "schedule.epochs=2",
     )
     whole = loop.train(recipe, tmp_path / "whole", progress=False)
-    save = checkpoint.save
-
-    def save_and_die(run: Path, step: int, *more: object) -> Path:
-        path = save(run, step, *more)  # type: ignore[arg-type]
-        if step == 5:
-            raise _Stop
-        return path
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(_Stop):
-        loop.train(recipe, tmp_path / "run", progress=False)
-    monkeypatch.setattr(checkpoint, "save", save)
-    run = loop.resume(tmp_path / "run", progress=False)
+    run = die_and_resume(recipe, tmp_path / "run", 5)
     a, b = (checkpoint.load_weights(r / "weights.safetensors") for r in (whole, run))
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]

@@ -204,7 +204,7 @@ def _train(
             learner = nn.parallel.DistributedDataParallel(
                 method,
                 device_ids=[device.index] if device.type == "cuda" else None,
-                find_unused_parameters=len(updates) > 1,
+                find_unused_parameters=len(updates) > 1 or schedule.frozen_epochs > 0,
             )
         if engine.compile:
             if method.regularizer is not None:
@@ -214,6 +214,7 @@ def _train(
                 )
             learner = torch.compile(learner)  # type: ignore[assignment]
         optimizers = [optimizer for update in updates for optimizer in update]
+        rest = Rest(method) if schedule.frozen_epochs else None
         average = Average(method, engine.ema) if engine.ema else None
         half = use_bf16(engine.precision, device)
 
@@ -266,6 +267,8 @@ def _train(
         ):
             method.train()
             while at.epoch < schedule.epochs:
+                if rest is not None:
+                    rest(at.epoch < schedule.frozen_epochs)
                 steps = sampler.steps(at.epoch)
                 tick = time.monotonic()
                 for batch in loader.epoch(at.epoch, at.step_in_epoch):
@@ -412,6 +415,26 @@ def learn(
             optimizer.step()
         terms |= own
     return terms
+
+
+class Rest:
+    """Lets the backbone of a method rest, weights and running statistics, or learn again."""
+
+    def __init__(self, method: Method) -> None:
+        backbone = getattr(method, "backbone", None)
+        if not isinstance(backbone, nn.Module):
+            raise RecipeError(
+                f"schedule.frozen_epochs lets the backbone rest, and {type(method).__name__} has "
+                "no network of that name. Set it to 0."
+            )
+        self.backbone = backbone
+        # Some stages of some methods never learn: they do not start to after the rest.
+        self.parameters = [p for p in backbone.parameters() if p.requires_grad]
+
+    def __call__(self, resting: bool) -> None:
+        for parameter in self.parameters:
+            parameter.requires_grad_(not resting)
+        self.backbone.train(not resting)
 
 
 def clip(optimizers: Sequence[torch.optim.Optimizer], norm: float) -> None:
