@@ -67,6 +67,15 @@ class Tiny(Method):
         return terms | {"norm": 0.1 * v.square().mean()}
 
 
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
 def tiny(**regularizer: Any) -> tuple[Tiny, Batch]:
     torch.manual_seed(3)
     method = Tiny(**regularizer).double()
@@ -170,6 +179,42 @@ def test_the_penalty_is_the_sum_over_stages_of_mean_norms() -> None:
     assert float(method.figures["msgr_gradient"]) == pytest.approx(expected, rel=1e-10)
 
 
+def test_larger_maps_lower_the_penalty_but_not_the_relative_one() -> None:
+    """c F in front of convolution and batch normalization: the same loss, R / c, the same |F| R."""
+    found = {}
+    for relative in (False, True):
+        for c in (1.0, 4.0):
+            method, batch = tiny(msgr=1.0, msgr_stages=(1,), msgr_relative=relative)
+            for norm in method.backbone.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.eps = 0.0  # what keeps the loss from being exactly the same
+            method.backbone.rest[0].append(Times(c))
+            terms = method(batch)
+            size = float(method.figures["msgr_map"])
+            found[relative, c] = terms["id"].item(), terms["msgr"].item(), size
+    for relative in (False, True):
+        assert found[relative, 4.0][0] == pytest.approx(found[relative, 1.0][0], rel=1e-12)
+        assert found[relative, 4.0][2] == pytest.approx(4 * found[relative, 1.0][2])
+    assert found[False, 4.0][1] == pytest.approx(found[False, 1.0][1] / 4)
+    assert found[True, 4.0][1] == pytest.approx(found[True, 1.0][1])
+
+
+def test_the_relative_penalty_is_length_times_norm_picture_by_picture() -> None:
+    method, batch = tiny(msgr=1.0, msgr_norm=1, msgr_stages=(2,), msgr_relative=True)
+    method(batch)
+    x = method.backbone.rest[1](method.backbone.rest[0](method.backbone.stem(batch.images)))
+    v = method.backbone.rest[3](method.backbone.rest[2](x)).mean((2, 3))
+    loss = nn.functional.cross_entropy(method.classifier(v), batch.pids)
+    (g,) = torch.autograd.grad(loss + 0.1 * v.square().mean(), [x])
+    each = [
+        max(abs(f.item()) for f in x[i].flatten()) * sum(abs(4 * e.item()) for e in g[i].flatten())
+        for i in range(4)
+    ]
+    assert float(method.figures["msgr_gradient"]) == pytest.approx(sum(each) / 4, rel=1e-10)
+    squares = sum(f.item() ** 2 for f in x.flatten()) / x.numel()
+    assert float(method.figures["msgr_map"]) == pytest.approx(math.sqrt(squares))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -178,6 +223,8 @@ def test_the_penalty_is_the_sum_over_stages_of_mean_norms() -> None:
         {"msgr_norm": "inf"},
         {"msgr_square": True},
         {"msgr_scale": "batch"},
+        {"msgr_relative": True, "msgr_stages": (0, 2, 4)},
+        {"msgr_relative": True, "msgr_square": True},
         {"msgr_stages": (0, 3, 4)},
     ],
     ids=str,
@@ -201,16 +248,20 @@ def test_its_gradient_agrees_with_finite_differences(options: dict[str, Any]) ->
         assert slope == pytest.approx(expected, rel=1e-6, abs=1e-9), name
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("q", [1, 2, "inf"])
-def test_the_penalty_is_the_slope_of_the_loss_along_the_worst_perturbation(q: Any) -> None:
+def test_the_penalty_is_the_slope_of_the_loss_along_the_worst_perturbation(
+    q: Any, relative: bool
+) -> None:
     """L(F + r) - L(F) -> eps R: the first-order step of the paper's derivation."""
-    penalized, batch = tiny(msgr=1.0, msgr_norm=q, msgr_stages=(0, 1, 3))
+    options = {"msgr_norm": q, "msgr_stages": (0, 1, 3), "msgr_relative": relative}
+    penalized, batch = tiny(msgr=1.0, **options)
     plain = total(penalized.losses(batch)).item()
     penalized(batch)
     slope = float(penalized.figures["msgr_gradient"])
     errors = []
     for eps in (1e-3, 1e-4):
-        moved, _ = tiny(msgr=eps, msgr_norm=q, msgr_stages=(0, 1, 3), msgr_adversarial=True)
+        moved, _ = tiny(msgr=eps, **options, msgr_adversarial=True)
         errors.append((total(moved(batch)).item() - plain) / eps - slope)
         assert float(moved.figures["msgr_gradient"]) == pytest.approx(slope)
     assert abs(errors[1]) < 0.01 * slope

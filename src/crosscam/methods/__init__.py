@@ -127,6 +127,8 @@ class Method(nn.Module, ABC):
         msgr_square: penalize the squared norm.
         msgr_scale: take the gradient of each picture's own loss ("sample"), or of the mean over
             the batch ("batch").
+        msgr_relative: measure perturbations by the maps they move, so that larger maps do not
+            lower the penalty (ours).
         msgr_adversarial: instead of the penalty, learn from stage maps that are moved by the
             worst perturbation of length msgr.
     """
@@ -169,6 +171,7 @@ class Method(nn.Module, ABC):
         msgr_norm: Literal[1, 2, "inf"] = 2,
         msgr_square: bool = False,
         msgr_scale: Literal["sample", "batch"] = "sample",
+        msgr_relative: bool = False,
         msgr_adversarial: bool = False,
     ) -> None:
         super().__init__()
@@ -180,6 +183,7 @@ class Method(nn.Module, ABC):
                 msgr_norm,
                 square=msgr_square,
                 scale=msgr_scale,
+                relative=msgr_relative,
                 adversarial=msgr_adversarial,
             )
             if msgr

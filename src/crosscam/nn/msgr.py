@@ -22,6 +22,15 @@ triplets let them); L has all terms of the method; F_1 and F_2 are the backbone'
 With the defaults lambda is eps, and the adversarial training that the paper compares with needs
 no setting of its own: ``adversarial`` trains on F_l + r_l, r_l from a first pass, instead.
 
+What reads a stage of a usual network is a convolution with batch normalization behind it.  A map c
+times as large then leaves L as it is and divides R_l by c, so the penalty can be lowered without
+any robustness, by larger maps; the paper does not speak of that.  ``relative`` (ours) measures a
+perturbation by the map it moves, |r_l,i|_p <= eps |F_l,i|_p, whose penalty
+
+    R_l = mean over i of |F_l,i|_p |B dL/dF_l,i|_q
+
+does not depend on c; lambda = 0.01 is then a perturbation of a hundredth of the map.
+
 Ours, since the paper has neither: the centers of a center loss are moved by that loss alone and not
 by the penalty (theirs is a gradient with the loss's small weight divided out, which would make the
 penalty's share 2000 times what it is); the first pass of ``adversarial`` leaves the running
@@ -98,6 +107,7 @@ class GradientRegularizer:
         norm: q, of the gradient.
         square: penalize the squared norm.
         scale: gradient of each picture's own loss ("sample") or of the mean over the batch.
+        relative: measure perturbations by the maps they move (ours).
         adversarial: learn from maps moved by the worst perturbation instead of the penalty.
 
     Raises:
@@ -112,6 +122,7 @@ class GradientRegularizer:
         *,
         square: bool = False,
         scale: Literal["sample", "batch"] = "sample",
+        relative: bool = False,
         adversarial: bool = False,
     ) -> None:
         if not 0 < weight < math.inf:
@@ -124,7 +135,9 @@ class GradientRegularizer:
         if norm not in (1, 2, "inf"):
             raise RecipeError(f"method.msgr_norm must be 1, 2 or inf, got {norm}.")
         self.weight, self.stages, self.q = weight, tuple(sorted(stages)), float(norm)
+        self.p = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[self.q]  # 1/p + 1/q = 1
         self.square, self.scale, self.adversarial = square, scale, adversarial
+        self.relative = relative
 
     def __call__(
         self,
@@ -135,8 +148,9 @@ class GradientRegularizer:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of ``losses(batch)`` with ``msgr`` beside them, and figures for the log.
 
-        ``msgr`` is already weighted.  The figures are ``msgr_gradient`` (the sum of R_l) and
-        ``msgr_ratio`` (its ratio to L), which should start as a modest fraction.  With
+        ``msgr`` is already weighted.  The figures are ``msgr_gradient`` (the sum of R_l),
+        ``msgr_ratio`` (its ratio to L), which should start as a modest fraction, and ``msgr_map``
+        (the mean root mean square of the maps, whose growth lowers R_l for nothing).  With
         ``adversarial`` the terms are those of the moved maps, and the figures of the plain ones,
         which leave the running statistics of ``method`` alone.
 
@@ -152,22 +166,24 @@ class GradientRegularizer:
                 terms, maps, numbers = self._run(losses, batch, backbone)
             total = torch.stack(list(terms.values())).sum()
             gradients = self._gradients(total, maps, numbers, twice=False)
-            p = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[self.q]
             moves = [
-                worst_perturbation(g, self.weight, p).to(x.dtype)
-                for g, x in zip(gradients, maps, strict=True)
+                (self._lengths(x)[(...,) + (None,) * (x.ndim - 1)] * r).to(x.dtype)
+                for x, g in zip(maps, gradients, strict=True)
+                for r in [worst_perturbation(g, self.weight, self.p)]
             ]
+            penalty, size = self._penalty(gradients, maps), mean_size(maps)
             del terms, maps
             terms, _, _ = self._run(losses, batch, backbone, moves)
-            penalty = self._penalty(gradients)
         else:
             with QuickBatchNorm():
                 terms, maps, numbers = self._run(losses, batch, backbone)
             total = torch.stack(list(terms.values())).sum()
-            penalty = self._penalty(self._gradients(total, maps, numbers, twice=True))
+            penalty = self._penalty(self._gradients(total, maps, numbers, twice=True), maps)
+            size = mean_size(maps)
             terms["msgr"] = self.weight * penalty
         plain = penalty.detach()
-        return terms, {"msgr_gradient": plain, "msgr_ratio": plain / total.detach()}
+        ratio = plain / total.detach()
+        return terms, {"msgr_gradient": plain, "msgr_ratio": ratio, "msgr_map": size}
 
     def _run(
         self,
@@ -211,16 +227,33 @@ class GradientRegularizer:
                 )
         return [torch.zeros_like(x) if g is None else g for g, x in zip(found, maps, strict=True)]
 
-    def _penalty(self, gradients: Sequence[Tensor]) -> Tensor:
+    def _lengths(self, maps: Tensor) -> Tensor:
+        """[B] what the length of a perturbation is measured by."""
+        if not self.relative:
+            return maps.new_ones(len(maps), dtype=torch.promote_types(maps.dtype, torch.float32))
+        return torch.linalg.vector_norm(_wide(maps), self.p, 1)
+
+    def _penalty(self, gradients: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """The sum of R_l, in float32 (float64 for float64 maps)."""
         total = gradients[0].new_zeros((), dtype=torch.float32)
-        for gradient in gradients:
-            g = gradient.flatten(1).to(torch.promote_types(gradient.dtype, torch.float32))
+        for gradient, x in zip(gradients, maps, strict=True):
+            g = _wide(gradient)
             # The loss of each process is the mean over its own share of the batch.
             g = g * (len(g) if self.scale == "sample" else 1 / sync.world_size())
-            norms = torch.linalg.vector_norm(g, self.q, 1)  # [B]
+            norms = torch.linalg.vector_norm(g, self.q, 1) * self._lengths(x)  # [B]
             total = total + (norms.square() if self.square else norms).mean()
         return total
+
+
+def mean_size(maps: Sequence[Tensor]) -> Tensor:
+    """Root mean square of each of the ``maps``, averaged; without a graph."""
+    sizes = [_wide(x.detach()).square().mean().sqrt() for x in maps]
+    return torch.stack(sizes).mean()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Rows of [B, ...] as vectors, in float32 or more."""
+    return x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextlib.contextmanager
