@@ -120,6 +120,18 @@ def test_a_map_has_the_channels_of_the_formula(channels: int, inner: tuple[int, 
     assert cells(torch.rand(2, channels, 8, 4), (4, 2)).shape == (2, 4, 2)
 
 
+@pytest.mark.parametrize("channels", [16, 256, 1024])
+def test_a_map_starts_at_one_half_and_can_be_learned(channels: int) -> None:
+    torch.manual_seed(0)
+    cells = SpatialMap(channels)
+    logits = cells(torch.randn(4, channels, 8, 4).relu(), (8, 4))
+    assert logits.abs().max().item() < 0.05
+    losses = mask_distance(logits, torch.ones(4, 8, 4), torch.ones(4), "mse")
+    losses.backward()
+    for name, parameter in cells.named_parameters():
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
 @pytest.mark.parametrize(
     "attention",
     [(), ("scale1",), ("whole", "upper", "lower"), ("scale1", "whole"), ("upper", "lower"), MAPS],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crosscam.nn.layers import global_avg_pool, init_kaiming
+from crosscam.nn.layers import global_avg_pool, init_kaiming, init_normal
 
 __all__ = ["ChannelGate", "SpatialMap", "attend"]
 
@@ -43,6 +43,9 @@ class SpatialMap(nn.Module):
     3x3 convolution to C/8, area average to the size that is asked for, 3x3 to C/64, 3x3 to one
     channel; batch normalization and ReLU behind the first two.  [B, C, h, w] -> [B, h', w'],
     whose sigmoid is the map.  The hidden layers have at least 8 and 4 channels.
+
+    The map starts at one half everywhere (assumed): a random one would be all but 0 or 1 in many
+    cells, where its gradient fades, and would scramble a trained network.
     """
 
     def __init__(self, channels: int) -> None:
@@ -52,6 +55,7 @@ class SpatialMap(nn.Module):
         self.refine = _conv(first, second)
         self.score = nn.Conv2d(second, 1, 3, padding=1)
         init_kaiming(self)
+        init_normal(self.score, 0.001)
 
     def forward(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         x = F.adaptive_avg_pool2d(self.squeeze(maps), size)
