@@ -12,6 +12,7 @@ import pytest
 
 from crosscam.errors import MissingExtraError
 from crosscam.retrieval import RerankSettings, compiled, evaluate, fallback, kernels, top_k
+from crosscam.retrieval import device as on_device
 from crosscam.retrieval.pairs import FeaturePairs
 from crosscam.retrieval.rank import TileMaker
 
@@ -122,6 +123,29 @@ def test_top_k_is_the_head_of_a_stable_sort() -> None:
         shown = {"cosine": best, "sqeuclidean": best, "euclidean": np.sqrt(best)}[metric]
         np.testing.assert_allclose(found.scores, shown, rtol=1e-6, atol=1e-7)
         assert found.higher_is_better == (metric == "cosine")
+
+
+@pytest.mark.parametrize(("room", "sent"), [(1 << 30, 10), (20_000, 7 + 3 * 30), (0, 10 * 30)])
+def test_a_device_keeps_the_blocks_of_a_gallery_that_fit(
+    room: int, sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 blocks of 33 rows (3,168 bytes each) and one of 3, gone through 30 times."""
+    starts: list[int] = []
+    pack = FeaturePairs.pack_gallery
+
+    def counted(self: FeaturePairs, start: int, stop: int, out: Any) -> Any:
+        starts.append(start)
+        return pack(self, start, stop, out)
+
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (90, 300))
+    expected = top_k(query, gallery, 5, metric="cosine")
+    monkeypatch.setattr(FeaturePairs, "pack_gallery", counted)
+    monkeypatch.setattr(on_device, "_KEPT_BYTES", room)
+    found = top_k(query, gallery, 5, metric="cosine", device="torch:cpu", block=33)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert len(starts) == sent
 
 
 def test_kernels_agree_to_the_bit() -> None:

@@ -64,6 +64,10 @@ def _full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+_KEPT_BYTES = 1 << 30
+"""Of the gallery's packed blocks: what is looked through again and again stays on the device."""
+
+
 class _DeviceTiles:
     """Makes tiles on a device; queries stay there, the gallery passes through in blocks."""
 
@@ -72,6 +76,8 @@ class _DeviceTiles:
 
         self.pairs, self.device = pairs, torch.device(device.removeprefix("torch:"))
         self.query = self.send(pairs.packed_query)
+        self.kept: dict[int, torch.Tensor] = {}
+        self.room = _KEPT_BYTES
 
     def send(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> torch.Tensor:
         import torch
@@ -82,6 +88,17 @@ class _DeviceTiles:
         first, last = self.pairs.images(start, stop)
         packed = np.empty((last - first, self.pairs.width), np.float32)
         return self.send(self.pairs.pack_gallery(first, last, packed))
+
+    def pack_again(self, start: int, stop: int) -> torch.Tensor:
+        """As ``pack``, for who comes back with the same blocks: they stay, if they fit."""
+        found = self.kept.get(start)
+        if found is None:
+            found = self.pack(start, stop)
+            size = found.numel() * found.element_size()
+            if size <= self.room:
+                self.room -= size
+                self.kept[start] = found
+        return found
 
     def tile(
         self, first: int, last: int, packed: torch.Tensor, start: int, stop: int
@@ -193,7 +210,7 @@ def candidates_on_device(
         with _full_precision():
             tile = torch.cat(
                 [
-                    make.tile(first, last, make.pack(start, stop), start, stop)
+                    make.tile(first, last, make.pack_again(start, stop), start, stop)
                     for start, stop in blocks(n_columns, block)
                 ],
                 dim=1,

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 DEFAULT_BLOCK = 1024  # rows and columns of a tile: 4 MiB, and a matrix product at full speed
+_GPU_TILES = 64  # as much of them at a time fills a GPU, where a wait costs more than 256 MiB
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,8 @@ def candidates(
     ``k=None`` asks for the worst one instead.
     """
     n_queries, n_columns = pairs.shape
-    rows = blocks(n_queries, max(1, block * block // n_columns))
+    area = block * block * (1 if device in ("cpu", "torch:cpu") else _GPU_TILES)
+    rows = blocks(n_queries, max(1, area // n_columns))
     if device != "cpu":
         from crosscam.retrieval.device import candidates_on_device
 
