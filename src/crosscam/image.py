@@ -223,10 +223,10 @@ class Preprocess:
         batch, height, width, _ = pictures.shape
         # Whole rows at a time: mean and std repeated along a row of pixels run several times
         # faster than a broadcast over three channels.
-        shift, scale = (
-            torch.from_numpy(np.tile(v, width)).to(pictures.device, non_blocking=True)
-            for v in self.shift_and_scale()
-        )
+        repeated = [torch.from_numpy(np.tile(v, width)) for v in self.shift_and_scale()]
+        if pictures.is_cuda:  # from other memory the copy may wait for the GPU
+            repeated = [values.pin_memory() for values in repeated]
+        shift, scale = (v.to(pictures.device, non_blocking=True) for v in repeated)
         rows = pictures.reshape(batch * height, width * 3).to(torch.float32)
         rows.sub_(shift).mul_(scale)
         return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)

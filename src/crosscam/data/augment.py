@@ -277,7 +277,7 @@ class Augment:
             batch = pictures[which, y[:, :, None], x[:, None, :]]  # [B, H, W, 3]
         if self.jitter:
             batch = _recolor(batch, pictures, row, draws.jitter)
-        out = preprocess.normalize_tensor(batch * shown[..., None])
+        out = preprocess.normalize_tensor(batch * shown[..., None] if self.pad else batch)
         if self.erase:
             y, x = torch.arange(height, device=device), torch.arange(width, device=device)
             t, e, h, w = (v[:, None] for v in box)
