@@ -11,7 +11,14 @@ from torch import nn
 from crosscam.methods import BackboneSettings
 from crosscam.methods.baseline import Baseline
 from crosscam.recipe import OptimizerSettings, ScheduleSettings
-from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
+from crosscam.training import optim
+from crosscam.training.optim import (
+    Average,
+    averaged,
+    learning_rate,
+    make_optimizers,
+    straighten,
+)
 
 
 def small(**options: object) -> Baseline:
@@ -92,6 +99,39 @@ def test_centers_move_by_plain_sgd_on_the_unweighted_gradient() -> None:
     for feature, label in zip(features, labels, strict=True):
         expected[label] -= 0.5 * 2 * (before[label] - feature) / 4
     torch.testing.assert_close(method.centers.centers.detach(), expected)
+
+
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "adamw", "sgd"])
+def test_fused_steps_are_the_plain_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: weights in channels-last order, and gradients in whatever order they came."""
+
+    def learned(fused: bool) -> Baseline:
+        monkeypatch.setattr(optim, "_on_gpu", lambda _: True if fused else None)
+        torch.manual_seed(0)
+        method = small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        [optimizers] = make_optimizers(method, OptimizerSettings(name, lr=0.01))
+        assert all(g["fused"] is (True if fused else None) for o in optimizers
+                   for g in o.param_groups)  # fmt: skip
+        for _ in range(3):
+            for p in method.parameters():
+                gradient = torch.randn(p.shape)
+                p.grad = gradient if fused else torch.empty_like(p).copy_(gradient)
+            straighten(optimizers)
+            moved = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+            assert all(p.grad is not None and p.grad.stride() == p.stride() for p in moved)
+            for optimizer in optimizers:
+                optimizer.step()
+        found: Baseline = method
+        return found
+
+    for plain, fused in zip(learned(False).parameters(), learned(True).parameters(), strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_on_a_cpu_steps_are_not_fused() -> None:
+    for name in ("adam", "amsgrad", "adamw", "sgd"):
+        [optimizers] = make_optimizers(small(), OptimizerSettings(name))  # type: ignore[arg-type]
+        assert not any(g["fused"] for o in optimizers for g in o.param_groups)
 
 
 def test_average_is_the_recursion() -> None:

@@ -40,7 +40,13 @@ from crosscam.nn import sync
 from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
-from crosscam.training.optim import Average, averaged, learning_rate, make_optimizers
+from crosscam.training.optim import (
+    Average,
+    averaged,
+    learning_rate,
+    make_optimizers,
+    straighten,
+)
 from crosscam.training.pairs import Pairs, load_pairs
 from crosscam.training.process import (
     agree,
@@ -409,6 +415,7 @@ def learn(
         look(own)
         total = torch.stack(list(own.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
+        straighten(update)
         if norm:
             clip(update, norm)
         for optimizer in update:

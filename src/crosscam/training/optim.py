@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crosscam.methods import Adam, Method
 from crosscam.recipe import OptimizerSettings, ScheduleSettings
 
-__all__ = ["Average", "averaged", "learning_rate", "make_optimizers"]
+__all__ = ["Average", "averaged", "learning_rate", "make_optimizers", "straighten"]
 
 
 def learning_rate(peak: float, schedule: ScheduleSettings, epoch: float) -> float:
@@ -42,6 +42,8 @@ def make_optimizers(
     An update has the optimizer of the recipe, and one Adam for all that it keeps Adams for.  A
     parameter of a submodule with a float ``own_sgd_lr`` (the centers of the center loss) is moved
     by a plain SGD at that fixed rate, without decay or clipping, in every update that moves it.
+
+    On a GPU a step is one kernel; on a CPU the sums are those of PyTorch's plain loop.
     """
     own: dict[nn.Parameter, float] = {}
     for module in method.modules():
@@ -59,11 +61,11 @@ def make_optimizers(
             optimizers.append(_of_recipe(rest, backbone, settings))
         if update.adams:
             groups = [_group_of(adam, settings.lr) for adam in update.adams]
-            optimizers.append(torch.optim.Adam(groups, settings.lr))
+            optimizers.append(torch.optim.Adam(groups, settings.lr, fused=_on_gpu(moved)))
         for parameter in (p for p in moved if p in own):
             rate = own[parameter]
             group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate, "clip": False}
-            optimizers.append(torch.optim.SGD([group], rate))
+            optimizers.append(torch.optim.SGD([group], rate, fused=_on_gpu([parameter])))
         made.append(optimizers)
     return made
 
@@ -81,7 +83,7 @@ def _group_of(adam: Adam, peak: float) -> dict[str, Any]:
 
 
 def _of_recipe(
-    parameters: Iterable[nn.Parameter], backbone: set[nn.Parameter], settings: OptimizerSettings
+    parameters: Sequence[nn.Parameter], backbone: set[nn.Parameter], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in parameters:
@@ -92,14 +94,34 @@ def _of_recipe(
         {"params": p, "weight_decay": decay, "lr_factor": factor, "fixed_lr": 0.0}
         for (decay, factor), p in groups.items()
     ]
+    fused = _on_gpu(parameters)
     if settings.name == "sgd":
-        return torch.optim.SGD(
-            made, settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
-        )
+        momentum, nesterov = settings.momentum, settings.nesterov
+        return torch.optim.SGD(made, settings.lr, momentum, nesterov=nesterov, fused=fused)
     if settings.name == "adamw":
-        return torch.optim.AdamW(made, settings.lr, betas=settings.betas)
+        return torch.optim.AdamW(made, settings.lr, betas=settings.betas, fused=fused)
     amsgrad = settings.name == "amsgrad"
-    return torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad)
+    return torch.optim.Adam(made, settings.lr, betas=settings.betas, amsgrad=amsgrad, fused=fused)
+
+
+def _on_gpu(parameters: Iterable[nn.Parameter]) -> bool | None:
+    """Whether a step is fused; None leaves the choice to PyTorch, which on a CPU takes a loop."""
+    return True if all(p.is_cuda for p in parameters) else None
+
+
+def straighten(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Give gradients on a GPU the strides of their parameters, as a fused step wants them.
+
+    Along dimensions of length one strides mean nothing, and who computes a gradient (a compiler
+    the one of a 1x1 convolution) may write any; a fused step refuses them.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if not group.get("fused"):
+                continue
+            for p in group["params"]:
+                if p.grad is not None and p.grad.stride() != p.stride():
+                    p.grad = torch.empty_like(p).copy_(p.grad)
 
 
 class Average:
