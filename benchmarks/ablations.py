@@ -5,13 +5,16 @@
         root=cuhk03-np "options={boxes: detected}" --out runs/ablations-cuhk
     python benchmarks/ablations.py cumulative --size full --set \
         method.backbone.pretrained=resnet50.safetensors --data root=market1501
+    python benchmarks/ablations.py --size full --rows strong msfl --epochs 60 --minutes 8 \
+        --set engine.compile=true schedule.kind=cosine --data name=csv root=holdout.csv
     python benchmarks/ablations.py --list
 
 Size "cpu" is a ResNet-18 at half width on 128x64 crops, one schedule for all rows (the recipe
 "cpu", shortened); "full" is the ResNet-50 and the training settings of the paper that a table is
 from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes on from where it
-was: finished runs are kept, interrupted ones resumed.  A run that other settings made is an
-error.  The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
+was: finished runs are kept, interrupted ones resumed.  After --minutes it stops by itself: a run
+that is under way is saved, and what is left is named.  A run that other settings made is an error.
+ The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
 mINP in percent; "paper" stands beside for orientation and is of another data set, size and
 start.  With "?" it is known from memory only (SAN), or it is our guess which of the paper's rows
 this one is (MSGR).  They are also written to OUT/SIZE, with every figure of every run as JSON
@@ -22,11 +25,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -422,10 +428,30 @@ def recipe_of(row: Row, options: argparse.Namespace, seed: int) -> Recipe:
 # --- doing it -----------------------------------------------------------------------------------
 
 
-def crosscam(*words: str | Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "crosscam", *map(str, words)], check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+CROSSCAM = (sys.executable, "-m", "crosscam")
+
+
+class OutOfTime(Exception):
+    """The minutes are over; what was under way has been saved."""
+
+
+def crosscam(*words: str | Path, until: float = math.inf) -> None:
+    """A command of crosscam, asked at ``until`` (``time.monotonic``) to save and stop."""
+    if time.monotonic() >= until:
+        raise OutOfTime
+    process = subprocess.Popen([*CROSSCAM, *map(str, words)])
+    try:
+        process.wait(None if math.isinf(until) else max(until - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise OutOfTime from None
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode:
+        raise SystemExit(process.returncode)
 
 
 def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -439,8 +465,8 @@ def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
     return None
 
 
-def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool) -> None:
-    """Train and evaluate what is not there yet."""
+def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool, until: float = math.inf) -> None:
+    """Train and evaluate what is not there yet; no training goes on after ``until``."""
     text = recipe.to_yaml()
     if (run / "recipe.yaml").is_file():
         if (run / "recipe.yaml").read_text(encoding="utf-8") != text:
@@ -453,12 +479,12 @@ def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool) -> None:
     flags = ["--quiet"] if quiet else []
     if not (run / "weights.safetensors").is_file():
         if (run / "recipe.yaml").is_file():
-            crosscam("train", "--resume", run, *flags)
+            crosscam("train", "--resume", run, *flags, until=until)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder) / "recipe.yaml"
                 source.write_text(text, encoding="utf-8")
-                crosscam("train", source, "--out", run, *flags)
+                crosscam("train", source, "--out", run, *flags, until=until)
     crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []))
 
 
@@ -521,6 +547,8 @@ def main() -> None:
                         help="further settings, for all rows")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--rerank", action="store_true", help="also measured re-ranked")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="LIMIT",
+                        help="after which no training goes on (default: none)")  # fmt: skip
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
@@ -541,12 +569,17 @@ def main() -> None:
     names = list(dict.fromkeys(name for row_names in chosen.values() for name in row_names))
     folder = options.out / options.size
     recipes = {(n, s): recipe_of(ROWS[n], options, s) for n in names for s in options.seeds}
+    left = []
     if not options.table_only:
+        until = time.monotonic() + 60 * options.minutes
         for seed in options.seeds:  # all rows once, before any a second time
             for name in names:
                 print(f"== {name}, seed {seed}", flush=True)
                 run = folder / slug(name) / f"seed-{seed}"
-                make(run, recipes[name, seed], options.quiet, options.rerank)
+                try:
+                    make(run, recipes[name, seed], options.quiet, options.rerank, until)
+                except OutOfTime:
+                    left.append(f"{name}, seed {seed}")
     texts = [lines_of(table, rows, folder, options) for table, rows in chosen.items()]
     print("\n\n".join(texts))
     stem = folder / ("-".join(chosen) if options.tables else "rows")
@@ -560,6 +593,9 @@ def main() -> None:
         for name in names
     }
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if left:
+        print(f"\n{options.minutes:g} minutes are over; the same command goes on with: "
+              f"{'; '.join(left)}.")  # fmt: skip
 
 
 if __name__ == "__main__":

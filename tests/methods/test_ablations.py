@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import combinations
@@ -11,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from scripts import benchmark
+from toy import write_market
 
 from crosscam.recipe import parse
 
@@ -102,3 +105,65 @@ def test_figures_of_a_run_are_those_of_its_own_data(script: ModuleType, tmp_path
         (folder / "evaluation.json").write_text(text)
     assert script.evaluated(tmp_path / "run", recipe)["rank1"] == 0.2
     assert script.evaluated(tmp_path / "nothing", recipe) is None
+
+
+def test_a_training_under_way_is_asked_to_stop(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import pathlib, sys, time\npathlib.Path(sys.argv[2]).touch()\ntime.sleep(600)"
+    monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", code))
+    began = time.monotonic()
+    with pytest.raises(script.OutOfTime):
+        script.crosscam("train", tmp_path / "late", until=began)
+    assert not (tmp_path / "late").exists()
+    with pytest.raises(script.OutOfTime):
+        script.crosscam("train", tmp_path / "begun", until=began + 1)
+    assert time.monotonic() - began < 300
+    monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(SystemExit, match="3"):
+        script.crosscam("train")
+
+
+@pytest.mark.slow
+def test_rows_at_full_size_go_on_after_a_limit(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The settings of the papers on toy people, for an epoch."""
+    toys = write_market(tmp_path / "market", size=(32, 16))
+    words = [
+        "x",
+        "--size",
+        "full",
+        "--rows",
+        "strong",
+        "msfl",
+        "mpn",
+        "--seeds",
+        "0",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--data",
+        f"root={toys}",
+        "partial=true",
+        "--out",
+        str(tmp_path),
+    ]
+    words += ["--set", "method.backbone.name=resnet18", "method.backbone.width=0.125",
+              "preprocess.size=[32,16]", "sampler.kind=grouped", "sampler.people=4",
+              "sampler.images=2", "schedule.kind=cosine", "schedule.warmup=none"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [*words, "--minutes", "0"])
+    script.main()
+    left = "0 minutes are over; the same command goes on with: strong, seed 0; msfl, seed 0; mpn"
+    assert left in capsys.readouterr().out
+    assert not list((tmp_path / "full").glob("*/seed-0"))
+    words.remove("strong")
+    words.remove("mpn")
+    monkeypatch.setattr(sys, "argv", words)
+    script.main()
+    assert "goes on with" not in capsys.readouterr().out
+    found = json.loads((tmp_path / "full" / "rows.json").read_text())
+    assert 0 <= found["msfl"]["0"]["mAP"] <= 1

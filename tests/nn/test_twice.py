@@ -89,3 +89,28 @@ def test_in_bfloat16_it_is_at_least_as_exact_as_pytorch() -> None:
     for exact, near, far in zip(truth, ours, theirs, strict=True):
         assert (near.double() - exact).norm() <= 1.1 * (far.double() - exact).norm()
         assert (near.double() - exact).norm() < 0.01 * exact.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("kind", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_a_gpu_gives_the_same(order: torch.memory_format, kind: torch.dtype, most: float) -> None:
+    """Both derivatives, beside those in float64 on the host; v in the other order than x."""
+    made = torch.Generator().manual_seed(1)
+    x, g, v = (torch.randn(16, 8, 8, 4, generator=made).to(kind) for _ in range(3))
+    weight = torch.rand(8, generator=made) + 0.5
+
+    def second(wide: torch.dtype, narrow: torch.dtype, device: str) -> tuple[Tensor, ...]:
+        maps = x.to(device, narrow).to(memory_format=order).requires_grad_()
+        outer = g.to(device, narrow).to(memory_format=order).requires_grad_()
+        scale = weight.to(device, wide).requires_grad_()
+        y = batch_norm(maps, None, None, scale, torch.zeros_like(scale), 0.1, 1e-5)
+        [first] = torch.autograd.grad(y, maps, outer, create_graph=True)
+        loss = (first * v.to(device, narrow)).sum(dtype=wide)
+        return torch.autograd.grad(loss, (maps, outer, scale))
+
+    on_gpu = second(torch.float32, kind, "cuda")
+    for found, wanted in zip(on_gpu, second(torch.float64, torch.float64, "cpu"), strict=True):
+        error = (found.cpu().double() - wanted).norm() / wanted.norm()
+        assert error < most
