@@ -43,7 +43,8 @@ def make_optimizers(
     parameter of a submodule with a float ``own_sgd_lr`` (the centers of the center loss) is moved
     by a plain SGD at that fixed rate, without decay or clipping, in every update that moves it.
 
-    On a GPU a step is one kernel; on a CPU the sums are those of PyTorch's plain loop.
+    On a GPU a step of an Adam is fused; on a CPU the sums are those of PyTorch's plain loop.  An
+    SGD is not: fused, it cannot take up a parameter that had no gradient in the first step.
     """
     own: dict[nn.Parameter, float] = {}
     for module in method.modules():
@@ -65,7 +66,7 @@ def make_optimizers(
         for parameter in (p for p in moved if p in own):
             rate = own[parameter]
             group = {"params": [parameter], "lr_factor": 1.0, "fixed_lr": rate, "clip": False}
-            optimizers.append(torch.optim.SGD([group], rate, fused=_on_gpu([parameter])))
+            optimizers.append(torch.optim.SGD([group], rate))
         made.append(optimizers)
     return made
 
@@ -94,10 +95,11 @@ def _of_recipe(
         {"params": p, "weight_decay": decay, "lr_factor": factor, "fixed_lr": 0.0}
         for (decay, factor), p in groups.items()
     ]
-    fused = _on_gpu(parameters)
     if settings.name == "sgd":
-        momentum, nesterov = settings.momentum, settings.nesterov
-        return torch.optim.SGD(made, settings.lr, momentum, nesterov=nesterov, fused=fused)
+        return torch.optim.SGD(
+            made, settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
+        )
+    fused = _on_gpu(parameters)
     if settings.name == "adamw":
         return torch.optim.AdamW(made, settings.lr, betas=settings.betas, fused=fused)
     amsgrad = settings.name == "amsgrad"
@@ -110,14 +112,15 @@ def _on_gpu(parameters: Iterable[nn.Parameter]) -> bool | None:
 
 
 def straighten(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Give gradients on a GPU the strides of their parameters, as a fused step wants them.
+    """Give gradients on a GPU the strides of their parameters, as steps of many at once want them.
 
     Along dimensions of length one strides mean nothing, and who computes a gradient (a compiler
-    the one of a 1x1 convolution) may write any; a fused step refuses them.
+    that of a 1x1 convolution) may write any.  A fused step refuses them, others take the weights
+    one by one.
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            if not group.get("fused"):
+            if not _on_gpu(group["params"]):
                 continue
             for p in group["params"]:
                 if p.grad is not None and p.grad.stride() != p.stride():
