@@ -428,16 +428,18 @@ class Ours:
         return len(said) / count
 
     def profile(self, batches: Iterator[Batch]) -> None:
-        """What one step spends its time on, by operation, to a file."""
+        """What one step spends its time on, by operation and the shapes it is given, to a file."""
         from torch.profiler import ProfilerActivity, profile
 
         kinds = [ProfilerActivity.CPU]
         kinds += [ProfilerActivity.CUDA] if self.device.type == "cuda" else []
-        with profile(activities=kinds) as found:
+        with profile(activities=kinds, record_shapes=True) as found:
             self.step(next(batches))
             wait(self.device)
         by = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
-        table = found.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=70)
+        table = found.key_averages(group_by_input_shape=True).table(
+            sort_by=by, row_limit=60, max_name_column_width=60, max_shapes_column_width=90
+        )
         with (self.options.out / "profile.txt").open("a", encoding="utf-8") as file:
             file.write(f"== {self.row.name}\n{table}\n")
 
