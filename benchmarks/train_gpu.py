@@ -298,6 +298,7 @@ class Ours:
             seed=0,
             device=self.device,
             priors=random_priors(self.method, len(paths), self.device),
+            fuse=row.how in ("compiled", "graphs"),
         )
         self.made = 0  # steps
         self.graph: torch.cuda.CUDAGraph | None = None

@@ -191,7 +191,8 @@ class EngineSettings:
     Args:
         precision: "bf16" (autocast), "fp32", or "auto": bf16 where the hardware computes it.
         channels_last: keep maps in NHWC memory order.
-        compile: torch.compile the training step (needs a C++ compiler on CPU).
+        compile: torch.compile the training step (needs a C++ compiler on CPU) and, on a GPU, the
+            making of batches.
         ema: decay per step of an exponential moving average of the weights, which is then what
             is evaluated and exported; 0 keeps none.
         sync_batchnorm: batch statistics over all processes of a distributed run.

@@ -113,6 +113,29 @@ def test_the_two_ways_agree_bit_for_bit(name: str, size: tuple[int, int]) -> Non
     assert torch.equal(one, augment.apply(store[torch.from_numpy(rows)], draws, PRE))
 
 
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_a_gpu_compiles_agrees_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph for all batches, traced here and run operation by operation."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    fused = torch.compile(module._made, backend=backend, fullgraph=True, dynamic=False)
+    monkeypatch.setattr(module, "_fused", lambda: fused)
+    augment = replace(CHOICES[name], jitter=0.5, saturation=0.5, hue=0.3)
+    store, rows = pictures(20), np.arange(0, 20, 2)
+    for step in range(3):
+        draws = augment.draw(1, 1, step, 10, SIZE)
+        expected = augment.apply(store, draws, PRE, rows)
+        got = augment.apply(store, draws, PRE, rows, compiled=False, fuse=True)
+        assert torch.equal(got, expected)
+        assert got.stride() == expected.stride()
+    assert len(graphs) == 1
+
+
 def test_without_numba_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     augment, batch = CHOICES["all"], pictures()
     draws = augment.draw(0, 0, 0, 8, SIZE)
@@ -199,8 +222,9 @@ def test_no_change_of_color_is_exactly_none() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_gpu_gives_the_same_bits_and_does_not_wait(name: str) -> None:
+def test_a_gpu_gives_the_same_bits_and_does_not_wait(name: str, fuse: bool) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     augment = replace(CHOICES[name], jitter=0.5, saturation=0.5, hue=0.3)
@@ -208,9 +232,10 @@ def test_a_gpu_gives_the_same_bits_and_does_not_wait(name: str) -> None:
     draws = augment.draw(1, 1, 1, 10, SIZE)
     expected = augment.apply(store, draws, PRE, rows)
     there = store.cuda()
+    augment.apply(there, draws, PRE, rows, fuse=fuse)  # compiling may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        got = augment.apply(there, draws, PRE, rows)
+        got = augment.apply(there, draws, PRE, rows, fuse=fuse)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(got.cpu(), expected)

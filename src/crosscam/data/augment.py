@@ -3,7 +3,7 @@
 The draws of a batch are a function of (seed, epoch, step) and are made for the global batch; a
 process takes its slice.  So they are the same on one process or many.  Applying them is integer
 arithmetic on uint8 up to the normalization: one compiled pass over the pixels on a CPU, a dozen
-tensor operations on a GPU, with the same bits.
+tensor operations on a GPU, or with ``engine.compile`` one kernel made of them, with the same bits.
 
 Order: resize-crop, flip, pad-crop, color jitter, normalization, with random erasing before or
 after the last.
@@ -12,7 +12,7 @@ after the last.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Literal
@@ -185,6 +185,7 @@ class Augment:
         *,
         out: Tensor | None = None,
         compiled: bool = True,
+        fuse: bool = False,
     ) -> Tensor:
         """Pictures as drawn: uint8 [B, H, W, 3] to normalized float32 [B, 3, H, W].
 
@@ -198,6 +199,8 @@ class Augment:
             rows: [B] rows of ``pictures``; None takes them as they come.
             out: memory for the result, float32 [B, H, W, 3] and contiguous, on a CPU.
             compiled: use the compiled loop where there is one (the bits are the same).
+            fuse: where there is none, make one of the tensor operations, by torch.compile; the
+                first batch waits for it.
         """
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != torch.uint8:
             raise InputError(
@@ -214,7 +217,7 @@ class Augment:
             if out is None:
                 out = torch.empty(len(rows), *pictures.shape[1:])
             return self._apply_compiled(kernels, pictures, draws, preprocess, rows, out)
-        result = self._apply_torch(pictures, draws, preprocess, rows)
+        result = self._apply_torch(pictures, draws, preprocess, rows, fuse)
         return result if out is None else out.copy_(result.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _apply_compiled(
@@ -248,44 +251,28 @@ class Augment:
         return out.permute(0, 3, 1, 2)
 
     def _apply_torch(
-        self, pictures: Tensor, draws: Draws, preprocess: Preprocess, rows: Ints
+        self, pictures: Tensor, draws: Draws, preprocess: Preprocess, rows: Ints, fuse: bool
     ) -> Tensor:
         _, height, width, _ = pictures.shape
         device = pictures.device
         packed = _to(np.hstack([rows[:, None], self._moves(draws), draws.erase]), device)
-        row, zoomed, top, left, flip, down, right, *box = packed.unbind(1)
-        y = torch.arange(height, device=device) + down[:, None]  # [B, H]
-        x = torch.arange(width, device=device) + right[:, None]  # [B, W]
-        shown = _both((y >= 0) & (y < height), (x >= 0) & (x < width))  # [B, H, W]
-        x = torch.where(flip[:, None] > 0, width - 1 - x, x)
-        y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-        which = row[:, None, None]
+        taps = None
         if draws.zoomed.any():
             tall, wide = self.enlarged((height, width))
-            up, low, weight_y = _tapped(y, zoomed, top, _to(_taps(height, tall), device))
-            near, far, weight_x = _tapped(x, zoomed, left, _to(_taps(width, wide), device))
-            weight_y, weight_x = weight_y[:, :, None, None], weight_x[:, None, :, None]
-
-            def across(line: Tensor) -> Tensor:
-                a = pictures[which, line[:, :, None], near[:, None]].int()
-                b = pictures[which, line[:, :, None], far[:, None]].int()
-                return a * (1024 - weight_x) + b * weight_x
-
-            value = across(up) * (1024 - weight_y) + across(low) * weight_y
-            batch = ((value + 524288) >> 20).to(torch.uint8)
-        else:
-            batch = pictures[which, y[:, :, None], x[:, None, :]]  # [B, H, W, 3]
+            taps = (_to(_taps(height, tall), device), _to(_taps(width, wide), device))
+        colors = None
         if self.jitter:
-            batch = _recolor(batch, pictures, row, draws.jitter)
-        out = preprocess.normalize_tensor(batch * shown[..., None] if self.pad else batch)
-        if self.erase:
-            y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-            t, e, h, w = (v[:, None] for v in box)
-            inside = _both((y >= t) & (y < t + h), (x >= e) & (x < e + w))
-            fill = _to(self._fill(preprocess), device)
-            moved = out.permute(0, 2, 3, 1)
-            out = torch.where(inside[..., None], fill, moved).permute(0, 3, 1, 2)
-        return out
+            matrices, offsets = _color_maps(draws.jitter)
+            colors = (_to(matrices, device), _to(offsets, device))
+        fill = _to(self._fill(preprocess), device) if self.erase else None
+        if not fuse:
+            normalize = preprocess.normalize_tensor
+            return _made(pictures, packed, bool(self.pad), taps, colors, fill, normalize)
+        shift, scale = (_to(v, device) for v in preprocess.shift_and_scale())
+        found: Tensor = _fused()(
+            pictures, packed, bool(self.pad), taps, colors, fill, None, shift, scale
+        )
+        return found
 
     def _moves(self, draws: Draws) -> Ints:
         """[B, 6]: zoomed, its top and left; flip; how far down and right the crop looks."""
@@ -433,6 +420,71 @@ def _to(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def _made(
+    pictures: Tensor,
+    packed: Tensor,
+    padded: bool,
+    taps: tuple[Tensor, Tensor] | None,
+    colors: tuple[Tensor, Tensor] | None,
+    fill: Tensor | None,
+    normalize: Callable[[Tensor], Tensor] | None,
+    shift: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """The tensor operations of ``Augment.apply``, all on one device and none that reads a value.
+
+    ``packed`` [B, 11]: rows, ``_moves`` and boxes to erase; ``taps`` where pictures are enlarged,
+    ``colors`` where they are jittered, ``fill`` where boxes are erased; who has no ``normalize``
+    gives shift and scale [3].
+    """
+    _, height, width, _ = pictures.shape
+    device = pictures.device
+    row, zoomed, top, left, flip, down, right, *box = packed.unbind(1)
+    y = torch.arange(height, device=device) + down[:, None]  # [B, H]
+    x = torch.arange(width, device=device) + right[:, None]  # [B, W]
+    shown = _both((y >= 0) & (y < height), (x >= 0) & (x < width))  # [B, H, W]
+    x = torch.where(flip[:, None] > 0, width - 1 - x, x)
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    which = row[:, None, None]
+    if taps is not None:
+        up, low, weight_y = _tapped(y, zoomed, top, taps[0])
+        near, far, weight_x = _tapped(x, zoomed, left, taps[1])
+        weight_y, weight_x = weight_y[:, :, None, None], weight_x[:, None, :, None]
+
+        def across(line: Tensor) -> Tensor:
+            a = pictures[which, line[:, :, None], near[:, None]].int()
+            b = pictures[which, line[:, :, None], far[:, None]].int()
+            return a * (1024 - weight_x) + b * weight_x
+
+        value = across(up) * (1024 - weight_y) + across(low) * weight_y
+        batch = ((value + 524288) >> 20).to(torch.uint8)
+    else:
+        batch = pictures[which, y[:, :, None], x[:, None, :]]  # [B, H, W, 3]
+    if colors is not None:
+        batch = _recolor(batch, pictures, row, *colors)
+    if padded:
+        batch = batch * shown[..., None]
+    if normalize is None:
+        assert shift is not None
+        assert scale is not None
+        out = ((batch.to(torch.float32) - shift) * scale).permute(0, 3, 1, 2)
+    else:
+        out = normalize(batch)
+    if fill is not None:
+        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+        t, e, h, w = (v[:, None] for v in box)
+        inside = _both((y >= t) & (y < t + h), (x >= e) & (x < e + w))
+        moved = out.permute(0, 2, 3, 1)
+        out = torch.where(inside[..., None], fill, moved).permute(0, 3, 1, 2)
+    return out
+
+
+@functools.cache
+def _fused() -> Callable[..., Tensor]:
+    made: Callable[..., Tensor] = torch.compile(_made, dynamic=False)
+    return made
+
+
 def _both(rows: Tensor, columns: Tensor) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
@@ -494,15 +546,16 @@ def _color_maps(factors: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
     return np.rint(matrices * 4096).astype(np.int32).reshape(-1, 9), offsets
 
 
-def _recolor(batch: Tensor, pictures: Tensor, rows: Tensor, factors: Floats) -> Tensor:
+def _recolor(
+    batch: Tensor, pictures: Tensor, rows: Tensor, matrices: Tensor, offsets: Tensor
+) -> Tensor:
     """Color jitter of uint8 [B, H, W, 3]; the mean gray is that of the stored pictures."""
-    matrices, offsets = _color_maps(factors)
     height, width = pictures.shape[1:3]
     sums = pictures[rows].flatten(1, 2).sum(1, dtype=torch.int64)  # [B, 3]
     light = 19595 * sums[:, 0] + 38470 * sums[:, 1] + 7471 * sums[:, 2]
     gray = light.double() / (65536.0 * height * width)
-    offset = (_to(offsets, batch.device) * gray).round().int() + 2048
-    matrix = _to(matrices, batch.device)[:, :, None, None]  # [B, 9, 1, 1]
+    offset = (offsets * gray).round().int() + 2048
+    matrix = matrices[:, :, None, None]  # [B, 9, 1, 1]
     r, g, b = batch.int().unbind(3)
     channels = [
         matrix[:, k] * r + matrix[:, k + 1] * g + matrix[:, k + 2] * b + offset[:, None, None]

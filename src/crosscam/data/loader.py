@@ -53,6 +53,7 @@ class TrainLoader:
         world: number of processes.
         priors: by kind, N rows that go along with the pictures.
         flip_pairs: what a mirror exchanges in them.
+        fuse: on a GPU, compile what makes a batch.
 
     Raises:
         RecipeError: P identities cannot be shared evenly by ``world`` processes.
@@ -73,6 +74,7 @@ class TrainLoader:
         world: int = 1,
         priors: Mapping[Prior, Rows] | None = None,
         flip_pairs: FlipPairs | None = None,
+        fuse: bool = False,
     ) -> None:
         n = len(images)
         counts = {"labels": len(labels), "camids": len(camids)}
@@ -102,6 +104,7 @@ class TrainLoader:
         self.seed, self.rank, self.world = seed, rank, world
         self.priors, self.flip_pairs = dict(priors or {}), flip_pairs
         self.buffers = _Buffers()
+        self.fuse = fuse and self.device.type == "cuda"
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``epoch`` from step ``start`` on."""
@@ -119,10 +122,12 @@ class TrainLoader:
         index = self._send(torch.from_numpy(mine))
         if self.images.device == self.device:  # the batch is taken and augmented in one pass
             out = self.buffers.take((share, *size, 3)) if self.device.type == "cpu" else None
-            pictures = self.augment.apply(self.images, draws, self.preprocess, mine, out=out)
+            pictures = self.augment.apply(
+                self.images, draws, self.preprocess, mine, out=out, fuse=self.fuse
+            )
         else:
             pictures = self._send(self.images.index_select(0, torch.from_numpy(mine)))
-            pictures = self.augment.apply(pictures, draws, self.preprocess)
+            pictures = self.augment.apply(pictures, draws, self.preprocess, fuse=self.fuse)
         priors = {
             kind: values.index_select(0, index)
             if values.device == self.device

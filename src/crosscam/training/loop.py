@@ -196,6 +196,7 @@ def _train(
             world=world,
             priors=priors.rows,
             flip_pairs=priors.flip_pairs,
+            fuse=engine.compile,
         )
         pairs: Pairs | None = None
         if recipe.data.pairs:
