@@ -40,11 +40,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -708,7 +710,8 @@ def started(row: Row, options: argparse.Namespace) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
@@ -906,7 +909,9 @@ def main() -> None:
         if found["about"] != results["about"]:
             raise SystemExit(f"{path} was measured elsewhere or otherwise: take another --out.")
         results = found
-    results["commands"].append(f"python benchmarks/train_gpu.py {' '.join(options.words)}".strip())
+    results["commands"].append(
+        f"python benchmarks/train_gpu.py {shlex.join(options.words)}".strip()
+    )
     draw_pictures(options.pictures_at, options.pictures, options.people)
     todo = []
     for row in options.rows:
