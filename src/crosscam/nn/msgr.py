@@ -231,7 +231,8 @@ class GradientRegularizer:
         """[B] what the length of a perturbation is measured by."""
         if not self.relative:
             return maps.new_ones(len(maps), dtype=torch.promote_types(maps.dtype, torch.float32))
-        return torch.linalg.vector_norm(_wide(maps), self.p, 1)
+        lengths: Tensor = torch.linalg.vector_norm(_wide(maps), self.p, 1)
+        return lengths
 
     def _penalty(self, gradients: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """The sum of R_l, in float32 (float64 for float64 maps)."""
