@@ -14,7 +14,7 @@ Size "cpu" is a ResNet-18 at half width on 128x64 crops, one schedule for all ro
 from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes on from where it
 was: finished runs are kept, interrupted ones resumed.  After --minutes it stops by itself: a run
 that is under way is saved, and what is left is named.  A run that other settings made is an error.
- The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
+The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
 mINP in percent; "paper" stands beside for orientation and is of another data set, size and
 start.  With "?" it is known from memory only (SAN), or it is our guess which of the paper's rows
 this one is (MSGR).  They are also written to OUT/SIZE, with every figure of every run as JSON
