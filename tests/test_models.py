@@ -94,8 +94,15 @@ def test_a_name_is_found_where_it_is_nearest(
     assert resolve("people") == tmp_path / "shipped" / "people"
     by_hand(home / "people")
     assert resolve("people") == home / "people"
+    (tmp_path / "people").mkdir()  # `crosscam synth people`: a data set, which hides no model
+    assert resolve("people") == home / "people"
+    (tmp_path / "people").rmdir()
     by_hand(tmp_path / "people")
     assert resolve("people") == Path("people")
+    (tmp_path / "tuned").mkdir()
+    by_hand(home / "tuned")
+    (tmp_path / "tuned" / "recipe.yaml").touch()  # a run
+    assert resolve("tuned") == Path("tuned")
     assert resolve(home / "x" / ".." / "people") == home / "x" / ".." / "people"
     assert resolve("../home/people") == Path("../home/people")  # a path is no name
 

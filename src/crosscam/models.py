@@ -3,7 +3,7 @@
     resolve("people")       # the folder of the model, wherever a MODEL is taken
     fetch("https://...", sha256="...", name="people")
 
-A name is looked up, in this order, as a folder or file below the working folder, in
+A name is looked up, in this order, as an encoder or run below the working folder, in
 ``$CROSSCAM_MODELS`` (several folders, separated as in ``PATH``) or else the user's own folder for
 data, and among the encoders that come with the package.  ``fetch`` writes to the first of them.
 """
@@ -93,12 +93,14 @@ def models() -> list[Model]:
 
 
 def resolve(source: str | Path) -> Path:
-    """The path of a model: ``source`` itself if it is there, else the model of that name.
+    """The path of a model: ``source`` itself if it is one, else the model of that name.
 
-    What is neither comes back as it is; whoever opens it says what is missing.
+    A folder that is neither encoder nor run hides no model: data sets have the same names.  What
+    is neither comes back as it is; whoever opens it says what is missing.
     """
     path = Path(source)
-    if path.exists() or not _NAME.fullmatch(str(source)):
+    here = (path / CARD).is_file() or (path / "recipe.yaml").is_file()
+    if here or not _NAME.fullmatch(str(source)):
         return path
     for folder in folders():
         if _is_model(folder / path):
