@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosscam.cli import told
 from crosscam.describe import describe
 from crosscam.methods import find
 from crosscam.recipe import Recipe, parse
@@ -611,4 +612,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

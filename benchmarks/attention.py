@@ -13,6 +13,7 @@ The sheet has the first pictures, each with mask and attention.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from crosscam import embedder, viz
+from crosscam.cli import told
 from crosscam.data import datasets
 from crosscam.explain import maps_of
 from crosscam.methods.mmga import MMGA
@@ -100,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -32,6 +32,7 @@ import torch
 from per_image import PerImage
 from PIL import Image
 
+from crosscam.cli import told
 from crosscam.data.augment import Augment
 from crosscam.data.loader import TrainLoader
 from crosscam.data.samplers import make_sampler
@@ -210,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from crosscam.cli import told
 from crosscam.image import resize
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.identity import draw_identity
@@ -40,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -45,6 +45,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from crosscam import image
+from crosscam.cli import told
 from crosscam.image import decode
 
 FORMS = [
@@ -266,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

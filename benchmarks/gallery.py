@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from crosscam.cli import told
 from crosscam.gallery import Gallery, Model, Sighting, Where
 from crosscam.gallery.points import _KEYWORDS, _NUMBERS
 
@@ -286,4 +287,4 @@ def run(args: argparse.Namespace, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

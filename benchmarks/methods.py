@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from crosscam.cli import told
 from crosscam.describe import describe
 from crosscam.recipe import parse
 from crosscam.types import Batch, Prior
@@ -153,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

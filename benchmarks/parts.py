@@ -11,10 +11,12 @@ A picture that one of them has no mask for is left out.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from crosscam.cli import told
 from crosscam.data import datasets
 from crosscam.priors import labels, store
 from crosscam.types import Prior
@@ -57,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

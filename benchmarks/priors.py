@@ -9,24 +9,36 @@ picture counted as 2 : 1), over pictures where both see the joint, and how many 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from crosscam.cli import told
 from crosscam.data import datasets
+from crosscam.errors import DataError
 from crosscam.priors import store
 from crosscam.types import Prior
 
 
-def main(name: str, root: str, *folders: str) -> None:
+def main() -> None:
     """Print the table."""
-    dataset = datasets.load(name, root, partial=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("folders", nargs=2, type=Path, metavar="PRIORS")
+    options = parser.parse_args()
+    dataset = datasets.load(options.name, options.root, partial=True)
     samples = dataset.require_train()
     points, joints = [], []
-    for folder in folders:
-        found = store.find(Path(folder), Prior.KEYPOINTS)
-        assert found is not None, f"{folder} has no keypoints"
+    for folder in options.folders:
+        found = store.find(folder, Prior.KEYPOINTS)
+        if found is None:
+            raise DataError(
+                f"{folder} has no keypoints. Make them: crosscam prior keypoints {options.name} "
+                f"--root {options.root} --out {folder}"
+            )
         rows = found.require(samples, dataset.root)
         points.append(np.where(rows[:, None, None] < 0, 0, np.asarray(found.values[rows], float)))
         joints.append(found.names)
@@ -42,4 +54,4 @@ def main(name: str, root: str, *folders: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(told(main))

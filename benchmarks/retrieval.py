@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from crosscam.cli import told
+
 SIZES = {  # queries, gallery, persons, cameras, distractors in the gallery
     "market": (3368, 15913, 750, 6, 2798),
     "msmt17": (11659, 82161, 3060, 15, 0),
@@ -232,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crosscam.cli import told
 from crosscam.encoder import Encoder
 from crosscam.gallery import Gallery, Sighting
 from crosscam.serve.tokens import Role, Tokens
@@ -262,4 +263,4 @@ def _kill(service: Running, secret: str, kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

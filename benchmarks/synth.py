@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import numpy as np
 from PIL import Image
 from simplejpeg import encode_jpeg
 
+from crosscam.cli import told
 from crosscam.synth import raster, read_annotations, read_labels, synthesize
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.identity import draw_identity
@@ -203,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -14,10 +14,12 @@ import argparse
 import csv
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
 from crosscam import embedder, evaluate
+from crosscam.cli import told
 from crosscam.data import datasets
 from crosscam.data.datasets import rendered
 from crosscam.recipe import parse
@@ -127,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

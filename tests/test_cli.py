@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import BENCHMARKS, benchmark
 from toy import write_market
 
 from crosscam import embedder, evaluate
@@ -400,6 +403,37 @@ def test_a_run_works_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["evaluate", "../run", "--quiet"]) == 0
+
+
+def test_a_picture_beyond_the_bound_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)  # Pillow's own line, warned of
+    Image.new("RGB", (64, 128)).save(tmp_path / "large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        words = ["search", str(tmp_path / "large.png"), "--gallery", str(tmp_path)]
+        assert main([*words, "--model", "hsv", "--out", str(tmp_path / "x.html"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_benchmarks_say_errors_as_the_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of them ends in ``told``; two are tried."""
+    nothing = str(tmp_path / "nothing")
+    for name, words in (
+        ("priors", ["market1501", nothing, nothing, nothing]),
+        ("parts", ["market1501", nothing, nothing, nothing]),
+    ):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with benchmark(name) as module:
+            assert module.told(module.main) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("crosscam: market1501: there is no folder"), said
+    ends = {p.stem: p.read_text().rstrip().splitlines()[-1] for p in BENCHMARKS.glob("*.py")}
+    plain = {name for name, end in ends.items() if end.strip() == "main()"}
+    assert plain <= {"texture", "train_gpu"}, "end with sys.exit(told(main))"
 
 
 MINE = '''"""Mine."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import crosscam
 from crosscam.errors import CheckpointError, CrosscamError, InputError, RecipeError
 
-__all__ = ["main"]
+__all__ = ["main", "told"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     options.settings = rest
+    return told(lambda: run(options))
+
+
+def told(run: Callable[[], int | None]) -> int:
+    """Do something and return its exit status; errors that users can mend are printed as messages.
+
+    0 (or None of ``run``) is fine, 1 an error was printed, 130 interrupted.
+    """
+    # crosscam.image has a bound of its own, and says so where a picture is beyond it.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     try:
-        return run(options)
+        return run() or 0
     except CrosscamError as error:
         print(f"crosscam: {error}", file=sys.stderr)
         return 1
