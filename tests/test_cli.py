@@ -405,6 +405,18 @@ def test_a_run_works_from_another_folder(
     assert main(["evaluate", "../run", "--quiet"]) == 0
 
 
+def test_a_page_is_not_written_over_a_folder(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = sorted((toys / "query").glob("*.jpg"))[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "found").mkdir()
+    for out in (".", "found"):
+        words = ["search", str(picture), "--gallery", str(toys / "query"), "--model", "hsv"]
+        assert main([*words, "--out", out, "--quiet"]) == 1
+        assert f"{out} is a folder, and a file is written" in capsys.readouterr().err
+
+
 def test_a_picture_beyond_the_bound_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crosscam.errors import DiskError
+from crosscam.errors import DiskError, InputError
 
 __all__ = [
     "disk_errors",
@@ -30,8 +30,11 @@ def replacing(path: Path) -> Iterator[Path]:
     same time do not disturb each other; the last one's stays.
 
     Raises:
+        InputError: ``path`` is a folder.
         DiskError: the disk is full or cannot be written.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, and a file is written: give the name of a file.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     with disk_errors(path, "the file that was there" if path.exists() else "none"):
         try:
