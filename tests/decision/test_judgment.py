@@ -41,3 +41,16 @@ def test_pairs_alone_decide_nothing() -> None:
     assert said.known is None
     assert said.decisions == ("possible",)
     assert said.people == 5
+    assert said.text() == ""
+
+
+def test_the_sentence_says_when_the_rate_is_extrapolated(calibration: Calibration) -> None:
+    few = judge(calibration, [0.99], 60, far=0.1)
+    assert not few.line.extrapolated
+    assert few.text() == (
+        f"probably seen here: above {few.line.score:.3f}, which 10.0% of strangers' searches pass"
+    )
+    many = judge(calibration, [0.0], 10**6, far=0.1)
+    assert many.line.extrapolated
+    assert many.text().startswith(f"UNKNOWN: nobody is above {many.line.score:.3f}, which 10.0%")
+    assert "extrapolated" in many.text()

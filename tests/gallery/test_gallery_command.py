@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from test_video import save
 from toy_gallery import ToyEncoder
 
 from crosscam.cli import main
+from crosscam.decision import Judgment, Threshold
 from crosscam.gallery import Gallery, Where
 
 
@@ -177,6 +179,44 @@ def test_lists_and_films_are_added_by_their_name(
     assert [r.get("count", 1) for r in found["results"]] == [count]
     assert found["results"][0]["box"] == pytest.approx([100, 20, 164, 148], abs=1e-3)
     assert found["results"][0]["time"].startswith("2026-05-04T08:00:0")
+
+
+def test_the_page_says_what_the_command_says(
+    crops: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Threshold(0.01, 0.61, 0.6, 0.62, extrapolated=True)
+    monkeypatch.setattr(
+        "crosscam.gallery.command._judged",
+        lambda options, gallery, scores: Judgment(
+            (0.973, *[0.02] * (len(scores) - 1)),
+            ("match", *["unlikely"] * (len(scores) - 1)),
+            True, line, 3, "other people",
+        ),
+    )  # fmt: skip
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    text = call(capsys, "search", "crops/0_c1_0.jpg", *g, "--top", "3", "--out", "found.html")
+    said = "robably seen here: above 0.610, which 1.0% of strangers&#x27; searches pass"
+    page = Path("found.html").read_text()
+    for place in (html.escape(text), page):
+        assert said in place
+        assert "extrapolated from fewer people" in place
+    assert page.count("<span>97.3% match</span>") == 1
+    assert page.count("<span>2.0% unlikely</span>") == 2
+    assert "Calibrated on other people." in page
+
+
+def test_a_filter_that_fits_nothing_is_explained(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    ask = ("search", "crops/0_c1_0.jpg", *g)
+    text = call(capsys, *ask, "--camera", "01", "7")
+    assert "no sighting is of camera 01, 7. Cameras of this gallery: 1, 2." in text
+    assert "nothing fits." in text
+    assert "no sighting of this gallery has a time" in call(capsys, *ask, "--after", "2026-01-01")
+    assert "note: no sighting" not in call(capsys, *ask, "--camera", "1", "7")  # something fits
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:

@@ -30,6 +30,21 @@ class Judgment:
     people: int  # that the gallery was taken to hold
     data: str  # calibrated on
 
+    def text(self) -> str:
+        """The decision in a sentence; empty where there is none."""
+        if self.known is None:
+            return ""
+        said = "probably seen here: above" if self.known else "UNKNOWN: nobody is above"
+        rate = (
+            f"{said} {self.line.score:.3f}, which {self.line.far:.1%} of strangers' searches pass"
+        )
+        if not self.line.extrapolated:
+            return rate
+        return (
+            f"{rate} (extrapolated from fewer people than this rate needs, so that more may pass: "
+            "calibrate on more)"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """What is said of the whole search."""
         return {

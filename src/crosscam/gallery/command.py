@@ -312,14 +312,14 @@ def _run_search(options: argparse.Namespace) -> int:
             exact=options.exact,
             rerank_top=options.rerank,
         )
+        said = _judged(options, gallery, [hit.score for hit in found])
         if options.out:
             asked: list[Path | None] = [*options.queries]
             ids = list(options.sighting)
             if options.person:
                 ids.append(gallery.people.get(options.person).best)
             asked += [gallery.picture(s) for s in gallery.sightings(ids)]
-            found_page(options.out, found, asked)
-        said = _judged(options, gallery, [hit.score for hit in found])
+            found_page(options.out, found, asked, said=said)
     values = found.to_json()
     lines = [
         f"{rank:3d}  {hit.score:.3f}  {_about(hit.sighting)}{_marks(hit)}"
@@ -332,12 +332,8 @@ def _run_search(options: argparse.Namespace) -> int:
             lines[i] = f"{lines[i][:10]}  {chance:6.1%} {decision:8s}{lines[i][10:]}"
             values["results"][i] |= {"probability": round(chance, 4), "decision": decision}
         values["decision"] = said.to_json()
-        if said.known is not None:
-            line = f"{said.line.score:.3f}, which {said.line.far:.1%} of strangers' searches pass"
-            lines.append(
-                f"{'probably seen here' if said.known else 'UNKNOWN'}: "
-                f"{'above' if said.known else 'nobody is above'} {line}"
-            )
+        if said.text():
+            lines.append(said.text())
     lines += [f"note: {n}" for n in found.notes]
     if not found.hits:
         lines.append("nothing fits.")

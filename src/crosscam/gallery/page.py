@@ -9,12 +9,13 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from crosscam import image, page
+from crosscam.decision import Judgment
 from crosscam.errors import ImageError
 from crosscam.gallery.gallery import Gallery
 from crosscam.gallery.search import Found, Hit
@@ -45,16 +46,34 @@ class Section:
 
 
 def found_page(
-    path: Path, found: Found, queries: Sequence[Path | None], *, title: str = "Search"
+    path: Path,
+    found: Found,
+    queries: Sequence[Path | None],
+    *,
+    title: str = "Search",
+    said: Judgment | None = None,
 ) -> Path:
-    """Write a search's results; ``queries`` are the pictures that were asked with."""
+    """Write a search's results; ``queries`` are the pictures that were asked with.
+
+    ``said`` is what a calibration makes of them; without it there are scores and no decisions.
+    """
     asked = [Tile(q, [q.name if q else ""], "query", asked=True) for q in queries]
     tiles = [_hit(rank, hit) for rank, hit in enumerate(found.hits, 1)]
+    if said is not None:
+        tiles = [
+            replace(tile, lines=[f"{chance:.1%} {decision}", *tile.lines])
+            for tile, chance, decision in zip(
+                tiles, said.probabilities, said.decisions, strict=True
+            )
+        ]
     notes = [
         "Best match first. The number is the cosine similarity of the vectors; a match is a lead, "
         "not an identification: people in like clothes look alike.",
         *found.notes,
     ]
+    if said is not None and said.text():
+        sentence = f"{said.text()}. Calibrated on {said.data}."
+        notes.insert(0, sentence[0].upper() + sentence[1:])
     if not found.hits:
         notes.append("Nothing in the gallery fits the filters.")
     sections = [Section("Asked with", asked)] if asked else []

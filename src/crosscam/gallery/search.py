@@ -151,6 +151,7 @@ def search(
     """
     _check(top, effort, rerank_top, pool, group)
     asked = _ask(gallery, pictures, sightings, person, vectors, cameras)
+    wanted = where
     where = _narrowed(where, asked, person, exclude_own_cameras, include_known)
     templates = asked.vectors
     if pool == "mean":
@@ -172,7 +173,7 @@ def search(
             break
         limit = min(4 * limit, _DEEPEST)
     hits = _explain(gallery, chosen[:top], counts, distances, asked, templates)
-    notes = _notes(hits, asked)
+    notes = _notes(hits, asked) if hits else _why_nothing(gallery, wanted)
     if not plain and len(chosen) < top and not complete:
         notes.append(f"only the best {_DEEPEST:,} sightings were grouped.")
     return Found(hits, len(asked.vectors), exact, notes)
@@ -385,6 +386,22 @@ def _notes(hits: Sequence[Hit], asked: _Asked) -> list[str]:
             f"the query pictures differ much (lowest cosine {float(spread.min()):.2f}): do all "
             "show the same person?"
         )
+    return notes
+
+
+def _why_nothing(gallery: Gallery, where: Where) -> list[str]:
+    """What the filters ask for and the gallery has nowhere, such as a mistyped camera."""
+    notes = []
+    known = gallery.points.values("camera", Where()) if where.cameras else {}
+    strange = sorted(set(where.cameras) - set(known))
+    if strange:
+        notes.append(
+            f"no sighting is of camera {', '.join(strange)}. Cameras of this gallery: "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+    ranged = where.after is not None or where.before is not None
+    if ranged and gallery.points.extreme("time", last=False) is None:
+        notes.append("no sighting of this gallery has a time, so none is in a range of times.")
     return notes
 
 
