@@ -199,7 +199,7 @@ class EngineSettings:
         threads: CPU threads; 0 leaves PyTorch's choice.
         checkpoint_minutes: minutes between checkpoints (one is also written at the end).
         evaluate_every: epochs between evaluations during training; 0 evaluates at the end only.
-        log_every: steps between lines of metrics.jsonl.
+        log_every: steps between lines of metrics.jsonl; the last step has one too.
         tensorboard: also write TensorBoard events (extra crosscam[tensorboard]).
     """
 

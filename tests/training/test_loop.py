@@ -79,6 +79,14 @@ def test_another_seed_gives_other_weights(whole: Path, toys: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_the_last_step_is_logged(toys: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe(toys, "engine.log_every=1000", "schedule.epochs=2")
+    run = loop.train(recipe, tmp_path / "run", progress=False)
+    steps = json.loads((run / "card.json").read_text())["steps"]
+    lines = [json.loads(x)["step"] for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [steps]
+
+
 @pytest.mark.parametrize(
     ("number", "after"),
     [(signal.SIGKILL, 1), (signal.SIGKILL, 8), (signal.SIGINT, 5), (signal.SIGHUP, 3)],

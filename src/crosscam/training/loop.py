@@ -4,7 +4,7 @@
 
     recipe.yaml            every setting
     card.json              what was trained on what, versions, commit, time, figures
-    metrics.jsonl          one line per ``engine.log_every`` steps
+    metrics.jsonl          one line per ``engine.log_every`` steps, and for the last
     checkpoints/           the last two states; an interrupted run goes on from there, exactly
     weights.safetensors    what was learned (the averaged weights if ``engine.ema`` > 0)
 
@@ -304,7 +304,8 @@ def _train(
                     now = time.monotonic()
                     at.advance(len(batch) * world, now - tick)
                     tick = now
-                    if at.step % engine.log_every == 0:
+                    ends = at.epoch + 1 == schedule.epochs and at.step_in_epoch == steps
+                    if at.step % engine.log_every == 0 or ends:
                         watch.flush()
                         log.write(at, rate, terms, method.figures)
                     bar.show(done + 1 / steps, at, terms)
