@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def test_tokens_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert Tokens(tmp_path / "tokens.json").find(secret) is None
     assert main(["token", "add", "x", "--role", "root", *place]) == 1
     assert "viewer, operator, admin" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--gallery", str(tmp_path / "g")]
+    assert main(["token", "add", "a", "--role", "viewer", *place]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["serve", *place, "--model", "m", "--port", port]) == 1
+        said = capsys.readouterr()
+        assert f"cannot listen on 127.0.0.1, port {port} (" in said.err
+        assert "give another --port" in said.err
+        assert "page" not in said.out
+    assert main(["serve", *place, "--model", "nosuch", "--port", port]) == 1
+    assert "cannot listen" not in capsys.readouterr().err
 
 
 def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:

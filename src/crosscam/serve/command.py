@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import os
+import socket
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -133,6 +135,7 @@ def serve(options: argparse.Namespace) -> int:
             "nobody may use this service yet. Make a token first: "
             f"crosscam token add YOUR-NAME --role admin {where}"
         )
+    _require_free(options.host, options.port)  # before an encoder is loaded and a page promised
     try:
         import uvicorn
 
@@ -175,6 +178,23 @@ def serve(options: argparse.Namespace) -> int:
             h11_max_incomplete_event_size=16_384,
         )
     return 0
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse an address that nobody can listen on: taken, reserved, or not of this machine."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as tried:
+                if os.name == "posix":  # as the server does, so that it can start again at once
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}). If another service "
+            "has it, give another --port."
+        ) from error
 
 
 def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -> None:
