@@ -21,6 +21,7 @@ from crosscam.cli import main
 from crosscam.data import datasets
 from crosscam.errors import CheckpointError
 from crosscam.image import decode
+from crosscam.models import resolve
 
 SETTINGS = [
     "data.partial=true",
@@ -273,6 +274,7 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
             "pictures of 1 x 1 pixels do not fit",
         ),
         (["evaluate", "/nowhere"], "not a run folder"),
+        (["export", str(resolve("people")), "/x"], "is an encoder: the network alone"),
         (["evaluate", "hsv"], "give --data and --root"),
         (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),
         (["evaluate", "hsv", "--data", "market1502", "--root", "/x"], "market1501"),
@@ -415,6 +417,24 @@ def test_a_page_is_not_written_over_a_folder(
         words = ["search", str(picture), "--gallery", str(toys / "query"), "--model", "hsv"]
         assert main([*words, "--out", out, "--quiet"]) == 1
         assert f"{out} is a folder, and a file is written" in capsys.readouterr().err
+
+
+def test_own_pictures_that_are_not_enough_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        path = Path(f"one/anna/{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 64), (i, 0, 0)).save(path)
+    words = ["train", "cpu", "data.name=folder", "data.root=one", "--out", "run", "--quiet"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "no training images" in said
+    assert "two persons or more" in said
+    Path("list.csv").write_text("path,pid\nx.jpg,1\n")
+    assert main(["data", "check", "csv", "list.csv"]) == 1
+    assert str(tmp_path.resolve()) in capsys.readouterr().out.replace("\n", "").replace(" ", "")
 
 
 def test_a_picture_beyond_the_bound_is_said_once(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crosscam.card import is_encoder
 from crosscam.classic import DESCRIPTORS
 from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError
@@ -89,7 +90,7 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
     try:
         method, recipe, card = load_method(run)
     except CheckpointError as error:
-        if (run / "recipe.yaml").is_file():
+        if (run / "recipe.yaml").is_file() or is_encoder(run):
             raise
         raise CheckpointError(f"{error} Or one of: {', '.join(DESCRIPTORS)}.") from error
     return of_method(method, recipe, name=str(source), device=device, card=card)
@@ -101,6 +102,11 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
     Raises:
         CheckpointError: no such run, or one that is not finished.
     """
+    if is_encoder(run):
+        raise CheckpointError(
+            f"{run} is an encoder: the network alone, as it is deployed. Give the run it was "
+            "exported from, the folder that `crosscam train` wrote."
+        )
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "

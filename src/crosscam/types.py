@@ -113,8 +113,9 @@ class Dataset:
         """The training samples, or a ``DataError`` that says the set has none."""
         if not self.train:
             raise DataError(
-                f"{self.name} ({self.root}) has no training images: it is a test-only set. "
-                "Train on another set and evaluate here."
+                f"{self.name} ({self.root}) has no training images. Train on another set and "
+                "evaluate here; pictures of your own need two persons or more, some of them to "
+                "train on (train_fraction, or train in the column split)."
             )
         return self.train
 

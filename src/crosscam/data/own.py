@@ -169,7 +169,7 @@ def from_csv(
                 "error",
                 "missing-file",
                 f"{len(bad['file']):,} of {rows:,} files that {path} names do not exist.",
-                f"Paths are relative to the folder of the CSV file, {path.parent}.",
+                f"Paths are relative to the folder of the CSV file ({path.parent.resolve()}).",
                 "Correct the paths, or put the CSV file where they start.",
                 bad["file"],
             )
