@@ -437,6 +437,17 @@ def test_own_pictures_that_are_not_enough_are_explained(
     assert str(tmp_path.resolve()) in capsys.readouterr().out.replace("\n", "").replace(" ", "")
 
 
+def test_a_score_of_one_camera_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {"features": np.eye(2, dtype=np.float32), "pids": np.arange(2), "camids": [1, 1]}
+    both = {f"{side}_{k}": v for side in ("query", "gallery") for k, v in some.items()}
+    np.savez(tmp_path / "f.npz", **both)
+    assert main(["score", str(tmp_path / "f.npz")]) == 1
+    assert "--same-camera keep" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "f.npz"), "--same-camera", "keep"]) == 0
+
+
 def test_a_picture_beyond_the_bound_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

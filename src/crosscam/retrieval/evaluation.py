@@ -84,7 +84,7 @@ def _check_all_labels(
         raise FeatureError(
             f'{" and ".join(missing)}: None given, but same_camera="drop" leaves out the images '
             "of the query's own person and camera. Give the camera of every image, or use "
-            'same_camera="keep" if cameras are not known.'
+            'same_camera="keep" (--same-camera keep) if cameras are not known.'
         )
 
     def labels(values: npt.ArrayLike | None, name: str, of: Features, side: str) -> Labels | None:
@@ -152,7 +152,8 @@ def _no_valid_query(labels: _Labels, n_junk_pairs: int) -> FeatureError:
         return FeatureError(
             f"none of the {n} queries has a match: the gallery shows their persons only from the "
             "query's own camera, and such images are left out. If this data has one camera, or "
-            'camera ids are not real, use same_camera="keep".'
+            'camera ids are not real, use same_camera="keep" (--same-camera keep of `crosscam '
+            "score`, --option same_camera=keep elsewhere)."
         )
     common = np.intersect1d(labels.query_pids, labels.gallery_pids)
     common = common[common != JUNK_PID]
