@@ -382,6 +382,11 @@ def test_what_is_no_encoder(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").touch()
     with pytest.raises(InputError, match="without a card"):
         examine(tmp_path / "x.onnx")
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "card.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"card\.json cannot be read"):
+        examine(torn)
 
 
 def test_an_onnx_encoder_is_examined_without_torch(work: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam import models, probe
-from crosscam.card import BOUNDS, NATIVE_BOUND, Card, is_encoder
+from crosscam.card import BOUNDS, CARD, NATIVE_BOUND, Card, is_encoder
 from crosscam.classic import DESCRIPTORS
 from crosscam.doctor import weights as layers
 from crosscam.doctor.feeding import Feeder, feeder, resized
@@ -128,6 +128,8 @@ def examine(
         )
     exported = is_encoder(folder)
     if not exported and not (folder / "recipe.yaml").is_file():
+        if (folder / CARD).is_file():
+            Card.read(folder)  # says what is wrong with it
         raise CheckpointError(
             f"{folder} is neither an encoder (no card.json) nor a run (no recipe.yaml): give the "
             "folder that `crosscam export` or `crosscam train` wrote, or a name of `crosscam "
