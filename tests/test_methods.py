@@ -49,6 +49,7 @@ def toy_batch(method: Method, people: int = CLASSES, images: int = 4) -> Batch:
     random = torch.Generator().manual_seed(1)
     shapes = {
         Prior.KEYPOINTS: (n, 17, 3),
+        Prior.SURFACE: (n, 3, 64, 32),
         Prior.TEXTURE: (n, 3, 64, 64),
     }
     priors = {p: torch.rand(shape, generator=random) for p, shape in shapes.items()}

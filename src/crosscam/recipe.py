@@ -68,18 +68,20 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """Where the masks, keypoints or textures of a method that needs some are.
+    """Where the masks, keypoints, surfaces or textures of a method that needs some are.
 
     Args:
         root: folder that `crosscam prior` wrote for this data set; rendered people need none.
         masks: producer of the masks, where the folder has those of several.
         keypoints: producer of the keypoints, likewise.
+        surface: producer of the places on the body, likewise.
         texture: producer of the textures, likewise.
     """
 
     root: str = ""
     masks: str = ""
     keypoints: str = ""
+    surface: str = ""
     texture: str = ""
 
     def __post_init__(self) -> None:

@@ -135,6 +135,7 @@ class Prior(enum.Enum):
 
     MASKS = "masks"  # [B, K, H, W] float in [0, 1], one channel a part
     KEYPOINTS = "keypoints"  # [B, J, 3] x and y in pixels of the image, visibility in [0, 1]
+    SURFACE = "surface"  # [B, 3, h, w] place on the body at rest in meters, NaN where none is
     TEXTURE = "texture"  # [B, 3, T, T] float in [-1, 1], UV texture of the whole body
 
 

@@ -501,6 +501,49 @@ def test_erasing_leaves_priors_unless_asked() -> None:
     assert torch.equal(coarse[Prior.MASKS][0, 0], 1 - shares)
 
 
+@pytest.mark.parametrize("cells", [SIZE, (6, 3), (4, 4)])
+def test_places_go_along_with_the_nearest_cell(cells: tuple[int, int]) -> None:
+    augment = Augment(flip=0.5, pad=2, resize_crop=0.5, zoom=1.25, erase=0.5, erase_priors=True)
+    n, (height, width), (tall, wide) = 24, SIZE, augment.enlarged(SIZE)
+    draws = augment.draw(3, 0, 0, n, SIZE)
+    places = torch.randn(n, 3, *cells, generator=torch.Generator().manual_seed(0))
+    places[:, :, 0, 0] = torch.nan
+    got = augment.apply_priors({Prior.SURFACE: places}, draws, SIZE)[Prior.SURFACE]
+    assert got.shape == places.shape
+    for b in range(n):
+        covered = module._covered(draws.part(b, b + 1), SIZE, cells)[0]
+        for i in range(cells[0]):
+            for j in range(cells[1]):
+                y = (i + 0.5) * height / cells[0] - 0.5 + draws.crop_at[b, 0] - augment.pad
+                x = (j + 0.5) * width / cells[1] - 0.5 + draws.crop_at[b, 1] - augment.pad
+                inside = -0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5
+                if not inside or covered[i, j] >= 0.5:
+                    assert got[b, :, i, j].isnan().all()
+                    continue
+                if draws.flip[b]:
+                    x = width - 1 - x
+                if draws.zoomed[b]:
+                    y = (y + draws.zoom_at[b, 0] + 0.5) * (height / tall) - 0.5
+                    x = (x + draws.zoom_at[b, 1] + 0.5) * (width / wide) - 0.5
+                row = min(max((y + 0.5) * cells[0] / height - 0.5, 0), cells[0] - 1)
+                column = min(max((x + 0.5) * cells[1] / width - 0.5, 0), cells[1] - 1)
+                want = places[b, :, math.floor(row + 0.5), math.floor(column + 0.5)].clone()
+                want[0] *= -1 if draws.flip[b] else 1
+                assert torch.equal(got[b, :, i, j].nan_to_num(9), want.nan_to_num(9))
+
+
+def test_places_move_as_masks_do() -> None:
+    """Where nothing is between two cells, a place is where the mask channel of its value is."""
+    augment = Augment(flip=0.5, pad=3, erase=0.0)
+    draws = augment.draw(2, 0, 0, 16, SIZE)
+    places = torch.rand(16, 3, *SIZE)
+    both = {Prior.SURFACE: places, Prior.MASKS: places}
+    moved = augment.apply_priors(both, draws, SIZE)
+    got = moved[Prior.SURFACE]
+    got[torch.from_numpy(draws.flip), 0] *= -1
+    torch.testing.assert_close(got.nan_to_num(0), moved[Prior.MASKS], rtol=1e-6, atol=1e-7)
+
+
 def test_textures_stay_as_they_are() -> None:
     texture = torch.rand(8, 3, 5, 5)
     draws = ALL.draw(0, 0, 0, 8, SIZE)
@@ -514,6 +557,8 @@ def test_priors_that_do_not_fit_are_refused() -> None:
         (Prior.MASKS, torch.zeros(2, 4, 4), r"\[B, K, h, w\]"),
         (Prior.MASKS, torch.zeros(2, 1, 4, 4, dtype=torch.int64), "float or uint8"),
         (Prior.KEYPOINTS, torch.zeros(2, 5, 2), r"\[B, J, 3\]"),
+        (Prior.SURFACE, torch.zeros(2, 2, 4, 4), r"\[B, 3, h, w\]"),
+        (Prior.SURFACE, torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "surfaces must be float"),
     ):
         with pytest.raises(InputError, match=said):
             ALL.apply_priors({prior: value}, draws, SIZE)

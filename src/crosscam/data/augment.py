@@ -300,18 +300,22 @@ class Augment:
 
         Masks follow the picture at their own resolution: a cell takes what lies at its center,
         linearly between cells; nothing lies outside the picture.  Keypoints that leave the
-        picture become invisible.
+        picture become invisible.  Places on the body go along with the nearest cell, since a mean
+        of two places may lie on neither's limb, and a mirror negates their x, as the body is
+        symmetric.
 
         Args:
             priors: masks [B, K, h, w] float in [0, 1] or uint8 in 0..255, of any resolution;
                 keypoints [B, J, 3] in pixels of the picture, the center of the first pixel
-                being (0, 0); textures (which a movement of the camera leaves as they are).
+                being (0, 0); surfaces [B, 3, h, w] float (x across the body first, NaN where no
+                body is); textures (which a movement of the camera leaves as they are).
             draws: what was drawn for the pictures.
             size: height and width of the pictures.
             flip_pairs: channels (masks) or joints (keypoints) that a mirror exchanges.
 
         Returns:
-            Masks [B, K, h, w] float32 in [0, 1], keypoints [B, J, 3] float32, the rest as given.
+            Masks [B, K, h, w] float32 in [0, 1], keypoints [B, J, 3] float32, surfaces as given
+            in shape and type, NaN outside the picture; the rest as given.
         """
         pairs = flip_pairs or {}
         moved: dict[Prior, Tensor] = {}
@@ -322,6 +326,8 @@ class Augment:
                 moved[prior] = self._masks(value, draws, size, pairs.get(prior, ()))
             elif prior is Prior.KEYPOINTS:
                 moved[prior] = self._keypoints(value, draws, size, pairs.get(prior, ()))
+            elif prior is Prior.SURFACE:
+                moved[prior] = self._surface(value, draws, size)
             else:
                 moved[prior] = value
         return moved
@@ -335,19 +341,9 @@ class Augment:
             )
         device = masks.device
         batch, parts, *cells = masks.shape
-        big = self.enlarged(size)
+        sources, keep = self._sources(draws, size, cells)
         taps: list[tuple[Ints, Ints, npt.NDArray[np.float32]]] = []
-        shown = []
-        for axis in (0, 1):  # rows, columns; few numbers, so they are worked out on the host
-            n, pixels = cells[axis], size[axis]
-            at = (np.arange(n) + 0.5) * (pixels / n) - 0.5  # [n] centers of the cells, in pixels
-            at = at + (draws.crop_at[:, axis, None] - self.pad)  # [B, n]
-            shown.append((at >= -0.5) & (at < pixels - 0.5))
-            if axis == 1:
-                at = np.where(draws.flip[:, None], pixels - 1 - at, at)
-            zoomed = (at + draws.zoom_at[:, axis, None] + 0.5) * (pixels / big[axis]) - 0.5
-            at = np.where(draws.zoomed[:, None], zoomed, at)
-            at = np.clip((at + 0.5) * (n / pixels) - 0.5, 0, n - 1)  # in cells
+        for at, n in zip(sources, cells, strict=True):
             before = np.floor(at).astype(np.int64)
             after = np.minimum(before + 1, n - 1)
             taps.append((before, after, (at - before).astype(np.float32)))
@@ -365,13 +361,53 @@ class Augment:
             line = [masks[picture, channel, row, column].float() for column in columns]
             found.append(_between(line, _to(weight_x, device)[:, None, None, :]))
         moved = _between(found, _to(weight_y, device)[:, None, :, None])
-        keep = shown[0][:, :, None] & shown[1][:, None, :]
         weights = keep.astype(np.float32)
         if masks.dtype == torch.uint8:
             weights /= 255
         if self.erase_priors:
             weights *= 1 - _covered(draws, size, cells)
         return moved * _to(weights, device)[:, None]
+
+    def _surface(self, places: Tensor, draws: Draws, size: tuple[int, int]) -> Tensor:
+        if places.ndim != 4 or places.shape[1] != 3 or not places.is_floating_point():
+            raise InputError(
+                f"surfaces must be float [B, 3, h, w], got {places.dtype} {list(places.shape)}."
+            )
+        device, cells = places.device, places.shape[2:]
+        sources, keep = self._sources(draws, size, cells)
+        row, column = (_to(np.floor(at + 0.5).astype(np.int64), device) for at in sources)
+        picture = torch.arange(len(places), device=device)[:, None, None, None]
+        channel = torch.arange(3, device=device)[:, None, None]
+        moved = places[picture, channel, row[:, None, :, None], column[:, None, None]]
+        sign = np.ones((len(draws), 3), np.float32)
+        sign[draws.flip, 0] = -1
+        if self.erase_priors:
+            keep = keep & (_covered(draws, size, cells) < 0.5)
+        moved = moved * _to(sign, device)[:, :, None, None].to(places.dtype)
+        return moved.masked_fill(~_to(keep, device)[:, None], torch.nan)
+
+    def _sources(
+        self, draws: Draws, size: tuple[int, int], cells: Sequence[int]
+    ) -> tuple[list[Floats], npt.NDArray[np.bool_]]:
+        """Where the cells of a moved map come from.
+
+        Returns:
+            Row [B, h] and column [B, w] of what lies at their centers, in cells of the map as it
+            was, inside it; and [B, h, w] whether that is in the picture at all.
+        """
+        big = self.enlarged(size)
+        sources, shown = [], []
+        for axis in (0, 1):  # rows, columns; few numbers, so they are worked out on the host
+            n, pixels = cells[axis], size[axis]
+            at = (np.arange(n) + 0.5) * (pixels / n) - 0.5  # [n] centers of the cells, in pixels
+            at = at + (draws.crop_at[:, axis, None] - self.pad)  # [B, n]
+            shown.append((at >= -0.5) & (at < pixels - 0.5))
+            if axis == 1:
+                at = np.where(draws.flip[:, None], pixels - 1 - at, at)
+            zoomed = (at + draws.zoom_at[:, axis, None] + 0.5) * (pixels / big[axis]) - 0.5
+            at = np.where(draws.zoomed[:, None], zoomed, at)
+            sources.append(np.clip((at + 0.5) * (n / pixels) - 0.5, 0, n - 1))
+        return sources, shown[0][:, :, None] & shown[1][:, None, :]
 
     def _keypoints(
         self, points: Tensor, draws: Draws, size: tuple[int, int], pairs: Sequence[tuple[int, int]]

@@ -1,8 +1,8 @@
-"""Drawing part masks, compiled by numba on first use.
+"""Drawing part masks and finding the nearest points, compiled by numba on first use.
 
-Every function draws one figure of N people into their label maps [N, h, w]: a cell is inside if
-its center is.  Coordinates are (x, y) in cells, the first cell reaching from 0 to 1; a person
-with a NaN among them is left out.
+A function that draws draws one figure of N people into their label maps [N, h, w]: a cell is
+inside if its center is.  Coordinates are (x, y) in cells, the first cell reaching from 0 to 1; a
+person with a NaN among them is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from crosscam.jit import Array, jit
 
-__all__ = ["capsules", "halves", "triangles"]
+__all__ = ["capsules", "halves", "nearest", "triangles"]
 
 
 @jit
@@ -78,3 +78,36 @@ def halves(maps: Array, at: Array, direction: Array, old: int, label: int) -> No
                 ahead += (y + 0.5 - at[n, 1]) * direction[n, 1]
                 if maps[n, y, x] == old and ahead > 0:
                     maps[n, y, x] = label
+
+
+@jit
+def nearest(asked: Array, points: Array, numbers: Array, reach: float) -> Array:
+    """[Q] number of the nearest of some points, -1 if none lies within ``reach``.
+
+    Args:
+        asked: [Q, 3]; -1 is the answer for those with a NaN.
+        points: [P, 3], sorted by their last coordinate.
+        numbers: [P] of the points; of equally near ones the smallest wins.
+        reach: largest distance, included.
+    """
+    found = np.full(len(asked), -1, np.int64)
+    for q in range(len(asked)):
+        x, y, z = asked[q, 0], asked[q, 1], asked[q, 2]
+        if not np.isfinite(x + y + z):
+            continue
+        start = np.searchsorted(points[:, 2], z)
+        least, which = reach * reach, np.int64(-1)
+        # Down and up from the same height, until height alone is farther than the best.
+        for step in (-1, 1):
+            p = start - 1 if step < 0 else start
+            while 0 <= p < len(points):
+                dz = (points[p, 2] - z) * (points[p, 2] - z)
+                if dz > least:
+                    break
+                dx, dy = points[p, 0] - x, points[p, 1] - y
+                far = dx * dx + dy * dy + dz
+                if far < least or (far == least and (which < 0 or numbers[p] < which)):
+                    least, which = far, numbers[p]
+                p += step
+        found[q] = which
+    return found

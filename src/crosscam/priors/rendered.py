@@ -1,4 +1,4 @@
-"""The ground truth of rendered people as priors: masks, keypoints and textures."""
+"""The ground truth of rendered people as priors: masks, keypoints, surfaces and textures."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def make(folder: Path, dataset: Dataset, samples: Sequence[Sample], kind: Prior)
         said["size"] = list(SIZE)
         plan = _plan(kind, dataset, names, BODY_PARTS, SIZE, "uint8", said)
         return store.write(folder, plan, _maps(home, names))
+    if kind is Prior.SURFACE:
+        said["chart"] = CHART
+        plan = _plan(kind, dataset, names, (), (*SIZE, 3), "uint8", said)
+        return store.write(folder, plan, _maps(home, names, places=True))
     table = read_annotations(home)
     row_of = {str(name): i for i, name in enumerate(table["name"])}
     unknown = [name for name in names if name not in row_of]
@@ -92,9 +96,12 @@ def _plan(
     )
 
 
-def _maps(home: Path, names: Sequence[str]) -> Iterator[npt.NDArray[np.uint8]]:
+def _maps(
+    home: Path, names: Sequence[str], places: bool = False
+) -> Iterator[npt.NDArray[np.uint8]]:
     def one(name: str) -> npt.NDArray[np.uint8]:
-        return labels.shrink(read_labels(home, name).part, SIZE)
+        found = read_labels(home, name)
+        return found.iuv if places else labels.shrink(found.part, SIZE)
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(names), _BLOCK):

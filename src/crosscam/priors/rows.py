@@ -1,9 +1,10 @@
 """Priors as the training loader takes them: rows that go along with the pictures of a batch.
 
 Nothing is unpacked beforehand.  Held are the label maps (h * w bytes a picture: 8 KB at 128 x 64,
-106 MB for Market-1501), the keypoints (102 bytes a picture) and the textures (196 KB each), all
-of them memory-mapped, so that the system may drop their pages; a batch of B pictures makes
-B * K * h * w bytes of masks or B * 786 KB of textures.
+106 MB for Market-1501), the keypoints (102 bytes a picture), the places on the body (three times
+what label maps take) and the textures (196 KB each), all of them memory-mapped, so that the system
+may drop their pages; a batch of B pictures makes B * K * h * w bytes of masks, B * 12 * h * w of
+points or B * 786 KB of textures.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from torch import Tensor
 from crosscam.data.augment import FlipPairs
 from crosscam.data.loader import Rows
 from crosscam.errors import DataError
-from crosscam.priors import labels, rendered, store
+from crosscam.priors import labels, rendered, store, surface
 from crosscam.types import Dataset, Prior
 
-__all__ = ["Gathered", "KeypointRows", "MaskRows", "TextureRows", "gather"]
+__all__ = ["Gathered", "KeypointRows", "MaskRows", "SurfaceRows", "TextureRows", "gather"]
 
 
 class MaskRows:
@@ -80,10 +81,38 @@ class KeypointRows:
         return self.points.index_select(dim, index)
 
 
+class SurfaceRows:
+    """Places on the body of N pictures, unpacked to points batch by batch."""
+
+    def __init__(
+        self,
+        maps: npt.NDArray[np.uint8],
+        rows: npt.NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        self.maps = _placed(maps, device)
+        self.device = self.maps.device
+        self.rows = torch.from_numpy(rows).to(self.device)
+        every = np.stack(np.broadcast_arrays(1, *np.ogrid[:256, :256][::-1]), -1)
+        self.table = torch.from_numpy(surface.points(every.astype(np.uint8))).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index_select(self, dim: int, index: Tensor, /) -> Tensor:
+        """float32 [B, 3, h, w] in meters; NaN off the body and for pictures without places."""
+        rows = self.rows.index_select(dim, index)
+        part, column, row = self.maps.index_select(0, rows.clamp(min=0)).int().unbind(3)
+        points = self.table[row, column].permute(0, 3, 1, 2)
+        none = (part == 0) | (rows < 0)[:, None, None]
+        return points.masked_fill(none[:, None], torch.nan)
+
+
 class TextureRows:
     """Textures of N pictures, of which several may have the same.
 
-    ``known`` [T, T] says which texels lie on the body; None takes all of them.
+    ``known`` [T, T] says which texels lie on the body; None takes all of them.  Textures may have a
+    fourth channel, in which 0 is a texel that is not known.
     """
 
     def __init__(
@@ -105,7 +134,9 @@ class TextureRows:
         """float32 [B, 3, T, T] in [-1, 1]; NaN off the body and for pictures without a texture."""
         rows = self.rows.index_select(dim, index)
         found = self.textures.index_select(0, rows.clamp(min=0)).permute(0, 3, 1, 2)
-        values = found.float().sub_(127.5).div_(127.5)
+        values = found[:, :3].float().sub_(127.5).div_(127.5)
+        if found.shape[1] == 4:
+            values.masked_fill_(found[:, 3:] == 0, torch.nan)
         if self.unknown is not None:
             values.masked_fill_(self.unknown, torch.nan)
         return values.masked_fill_((rows < 0)[:, None, None, None], torch.nan)
@@ -114,7 +145,7 @@ class TextureRows:
 def shrink_textures(
     textures: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_] | None, side: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
-    """Textures [R, T, T, 3] at [side, side], and what is known of them.
+    """Textures [R, T, T, 3 or 4] at [side, side], and what is known of them.
 
     A decoder paints as many rows as its picture has; averaging once what is finer saves doing it
     with every batch.  A texel is the mean of the known ones it covers.  Sides that ``side`` does
@@ -125,11 +156,13 @@ def shrink_textures(
         return textures, known
     f = full // side
     weight = np.ones((full, full), np.float32) if known is None else known.astype(np.float32)
-    covered = weight.reshape(side, f, side, f).sum((1, 3))
-    small = np.empty((len(textures), side, side, 3), np.uint8)
+    small = np.empty((len(textures), side, side, textures.shape[3]), np.uint8)
     for i, texture in enumerate(textures):
-        sums = (texture * weight[:, :, None]).reshape(side, f, side, f, 3).sum((1, 3))
+        own = weight if texture.shape[2] == 3 else weight * (texture[..., 3] > 0)
+        covered = own.reshape(side, f, side, f).sum((1, 3))
+        sums = (texture * own[:, :, None]).reshape(side, f, side, f, -1).sum((1, 3))
         small[i] = np.rint(sums / np.maximum(covered, 1)[:, :, None])
+    covered = weight.reshape(side, f, side, f).sum((1, 3))
     return small, None if known is None else covered > 0
 
 
@@ -215,6 +248,9 @@ def gather(
             rows[kind] = KeypointRows(found.values, row, size, device)
             pairs[kind] = labels.mirrored(found.names)
             usable = _any(found.values[..., 2], row)
+        elif kind is Prior.SURFACE:
+            rows[kind] = SurfaceRows(found.values, row, device)
+            usable = _any(found.values[..., 0], row)
         else:
             drawn = found.about["parameters"].get("chart") == rendered.CHART
             known = rendered.known_texels(found.values.shape[1]) if drawn else None
@@ -255,6 +291,7 @@ def _missing(kind: Prior, dataset: Dataset, folder: Path | None) -> str:
     ways = {
         Prior.MASKS: f"{keypoints} && crosscam prior masks {what}",
         Prior.KEYPOINTS: keypoints,
+        Prior.SURFACE: f"crosscam prior surface {what} --model RUN",
         Prior.TEXTURE: f"crosscam prior texture {what} --model RUN",
     }
     where = f"{folder} has none" if folder else "priors.root names no folder"

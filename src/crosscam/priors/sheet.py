@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw
 
 from crosscam.files import replacing
 from crosscam.image import Picture, decode, resize
+from crosscam.priors import surface
 from crosscam.priors.labels import CHANNELS
 from crosscam.priors.store import PriorSet
 from crosscam.types import Prior, Sample
 
-__all__ = ["draw"]
+__all__ = ["draw", "place_colors"]
 
 _CELL = (256, 128)
 _HUES = {"head": 0.13, "upper clothes": 0.0, "arms": 0.33, "lower clothes": 0.6, "legs": 0.5,
@@ -36,7 +37,9 @@ def draw(
     """Write a sheet: every picture, and beside it what its priors say.
 
     Masks tint the picture by part (left is darker than right), joints are dots (hollow: little
-    visible), bones lines; textures stand beside.  A picture without a prior shows it crossed out.
+    visible), bones lines; places on the body are colors (left is redder, back greener, up bluer);
+    textures stand beside, gray where they are not known.  A picture without a prior shows it
+    crossed out.
 
     Args:
         out: a .png, .jpg or .webp file.
@@ -73,10 +76,24 @@ def _view(found: PriorSet, row: int, picture: Picture) -> Picture:
         return _tinted(picture, found.values[row], found.names)
     if found.kind is Prior.KEYPOINTS:
         return _jointed(picture, np.asarray(found.values[row], np.float64), found.names)
-    texture = resize(np.asarray(found.values[row]), (128, 128))
+    if found.kind is Prior.SURFACE:
+        tall = Image.fromarray(np.asarray(found.values[row]))
+        places = np.asarray(tall.resize(_CELL[::-1], Image.Resampling.NEAREST))
+        return place_colors(surface.points(places))
+    texture = np.asarray(found.values[row])
+    if texture.shape[2] == 4:
+        texture = np.where(texture[..., 3:] > 0, texture[..., :3], np.uint8(128))
     view = picture.copy()
-    view[64:192] = texture
+    view[64:192] = resize(np.ascontiguousarray(texture), (128, 128))
     return view
+
+
+def place_colors(points: npt.NDArray[np.float32]) -> Picture:
+    """Points [h, w, 3] of the body at rest as colors [h, w, 3]; black where there is none."""
+    span = [0.8, 0.2, 0.9]  # meters from the middle of the body to its ends
+    shares = (points - [0.0, 0.0, 0.9]) / span / 2 + 0.5
+    found: Picture = np.rint(40 + 215 * np.clip(shares, 0, 1)).astype(np.float32)
+    return np.nan_to_num(found, nan=0.0).astype(np.uint8)
 
 
 def _tinted(picture: Picture, labels: npt.NDArray[np.uint8], names: Sequence[str]) -> Picture:

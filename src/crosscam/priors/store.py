@@ -34,14 +34,14 @@ class Plan:
     """What a set of priors will be; equal plans give equal files.
 
     Args:
-        kind: masks, keypoints or texture.
+        kind: masks, keypoints, surface or texture.
         producer: what makes it: a word of letters, digits, _ and -.
         parameters: everything that decides the values, as JSON can hold it (hashes of files too).
         dataset: title of the data set.
         pictures: names, from :func:`picture_names`.
         names: what the values of a label map, or the joints of keypoints, are.
         shape: of one row.
-        dtype: of the values: uint8 (masks, textures) or float16 (keypoints).
+        dtype: of the values: float16 (keypoints) or uint8 (the others).
         rows: [N] row of each picture, -1 for none; None gives every picture its own.
     """
 
@@ -78,7 +78,9 @@ class PriorSet:
 
     ``values`` is [R, ...], memory-mapped: masks uint8 [R, h, w] of labels, keypoints float16
     [R, J, 3] (x and y as shares of width and height, 0 and 1 being the edges of the picture, and
-    visibility in [0, 1]), textures uint8 [R, T, T, 3] RGB.
+    visibility in [0, 1]), surfaces uint8 [R, h, w, 3] of places (:mod:`crosscam.priors.surface`),
+    textures uint8 [R, T, T, 3] RGB, or [R, T, T, 4] with a last channel of 255 where a texel is
+    known and 0 elsewhere.
     """
 
     kind: Prior
@@ -288,7 +290,7 @@ def find(folder: Path, kind: Prior, producer: str = "") -> PriorSet | None:
 
     Args:
         folder: of the data set's priors.
-        kind: masks, keypoints or texture.
+        kind: masks, keypoints, surface or texture.
         producer: needed where the folder has several of the kind.
 
     Raises:
