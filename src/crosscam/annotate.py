@@ -2,7 +2,9 @@
 
     keypoints   ground truth of rendered people, a table, or a pose network
     masks       ground truth, keypoints, a parsing network, or a trained run (``train parts``)
-    texture     ground truth, or a trained run (``train san_pg``)
+    surface     ground truth, or a trained run (``train parts`` with ``method.surface``)
+    texture     ground truth, or a trained run: ``train san_pg`` paints them, ``train parts`` with
+                ``method.surface`` unwraps the picture
 
 All of them read one picture after the other and write block by block, so memory does not grow
 with the data set.
@@ -16,25 +18,27 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import track
 from torch import Tensor
+from torch.nn import functional as F
 
 from crosscam import embedder
 from crosscam.data import datasets
 from crosscam.errors import DataError, InputError
 from crosscam.files import sha256
-from crosscam.image import Preprocess, decode
-from crosscam.methods import Method
+from crosscam.image import Picture, Preprocess, decode
+from crosscam.methods.parts import on_body
 from crosscam.priors import labels, networks, rendered, sheet, skeleton, store
+from crosscam.priors import surface as chart
 from crosscam.training.process import pick_device
 from crosscam.types import Dataset, Prior, Sample
 
-__all__ = ["keypoints", "masks", "run", "show", "texture"]
+__all__ = ["keypoints", "masks", "run", "show", "surface", "texture"]
 
 _BLOCK = 256  # pictures between writes
 _BATCH = 32  # pictures a trained run sees together
@@ -144,7 +148,7 @@ def masks(
     return store.write(folder, plan, _skeletons(points, rows, size, least))
 
 
-def texture(
+def surface(
     dataset: Dataset,
     folder: Path,
     *,
@@ -152,32 +156,92 @@ def texture(
     device: str = "auto",
     progress: bool = False,
 ) -> store.PriorSet:
-    """Textures of the training pictures, one a picture, from a run that predicts textures.
+    """Places on the body of the training pictures, from a run of ``parts`` that learned them.
 
-    Rendered people have theirs, one a person and outfit, and need no ``model``.
+    Rendered people have theirs, and need no ``model``.
     """
     if not model:
-        return _truth(dataset, folder, Prior.TEXTURE, "--model RUN (crosscam train san_pg)")
+        what = "--model RUN (crosscam train parts method.surface=2)"
+        return _truth(dataset, folder, Prior.SURFACE, what)
     samples = dataset.require_train()
     names = store.picture_names(samples, dataset.root)
-    predict, preprocess, said, _ = _load(Path(model), device)
-    if said.pop("learned") == rendered.PRODUCER:
+    run = _Run(Path(model), device)
+    run.located(run.blank, rendered.SIZE)  # refuses before anything is written
+    said = {**run.said, "chart": rendered.CHART, "size": list(rendered.SIZE)}
+    shape = (*rendered.SIZE, 3)
+    plan = _plan(Prior.SURFACE, run.name, said, dataset, names, (), shape)
+
+    def found(pictures: Picture) -> npt.NDArray[np.uint8]:
+        return chart.places(run.located(pictures, rendered.SIZE))
+
+    return store.write(folder, plan, _batches(samples, run.preprocess, found, progress, "places"))
+
+
+def texture(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    model: str = "",
+    mirror: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+) -> store.PriorSet:
+    """Textures of the training pictures, one a picture, from a run that paints or unwraps them.
+
+    Rendered people have theirs, one a person and outfit, and need no ``model``.
+
+    Args:
+        dataset: whose pictures.
+        folder: of its priors.
+        model: folder of a run of ``san_pg``, or of ``parts`` that learned places on the body.
+        mirror: color what an unwrapped picture does not show like the other side of the body.
+        device: where the run computes.
+        progress: show a progress bar on a terminal.
+    """
+    if not model:
+        what = "--model RUN (crosscam train san_pg, or train parts method.surface=2)"
+        return _truth(dataset, folder, Prior.TEXTURE, what)
+    samples = dataset.require_train()
+    names = store.picture_names(samples, dataset.root)
+    run = _Run(Path(model), device)
+    said = dict(run.said)
+    if hasattr(run.method, "locate"):
+        run.located(run.blank, run.preprocess.size)  # refuses before anything is written
+        side = chart.side_of(run.preprocess.size[0])
+        said |= {"chart": rendered.CHART, "mirror": mirror, "reach": chart.REACH,
+                 "unwrapping": chart.VERSION}  # fmt: skip
+        plan = _plan(Prior.TEXTURE, run.name, said, dataset, names, (), (side, side, 4))
+
+        def unwrapped(pictures: Picture) -> npt.NDArray[np.uint8]:
+            found = run.located(pictures, run.preprocess.size)
+            made = [chart.unwrap(*one, side) for one in zip(pictures, found, strict=True)]
+            return np.stack([chart.fill(one) if mirror else one for one in made])
+
+        each = _batches(samples, run.preprocess, unwrapped, progress, "textures")
+        return store.write(folder, plan, each)
+    if mirror:
+        raise InputError(
+            f"{model} paints whole textures; --mirror is for runs of `crosscam train parts`, which "
+            "leave texels unknown."
+        )
+    if run.learned == rendered.PRODUCER:
         said["chart"] = rendered.CHART
-    probe = predict(torch.zeros(1, 3, *preprocess.size))
+    probe = run("predict", run.blank)
     if probe.ndim != 4 or probe.shape[1] != 3 or probe.shape[2] != probe.shape[3]:
         raise InputError(
             f"{model} predicts {list(probe.shape)}; a texture is [B, 3, T, T]. Give a run of "
             "`crosscam train san_pg`."
         )
 
-    def colors(batch: Tensor) -> npt.NDArray[np.uint8]:
-        values = (predict(batch).float().clamp(-1, 1) + 1) * 127.5
+    def colors(pictures: Picture) -> npt.NDArray[np.uint8]:
+        values = (run("predict", pictures).float().clamp(-1, 1) + 1) * 127.5
         result: npt.NDArray[np.uint8] = values.round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return result
 
     shape = (int(probe.shape[2]), int(probe.shape[3]), 3)
-    plan = _plan(Prior.TEXTURE, Path(model).name, said, dataset, names, (), shape)
-    return store.write(folder, plan, _batches(samples, preprocess, colors, progress, "textures"))
+    plan = _plan(Prior.TEXTURE, run.name, said, dataset, names, (), shape)
+    each = _batches(samples, run.preprocess, colors, progress, "textures")
+    return store.write(folder, plan, each)
 
 
 def show(
@@ -259,10 +323,15 @@ def run(options: argparse.Namespace) -> int:
             dataset, options.out, model=options.model, source=options.keypoints,
             least=options.least, device=options.device, progress=progress,
         )  # fmt: skip
-    else:
-        made = texture(
+    elif options.verb == "surface":
+        made = surface(
             dataset, options.out, model=options.model, device=options.device, progress=progress
         )
+    else:
+        made = texture(
+            dataset, options.out, model=options.model, mirror=options.mirror,
+            device=options.device, progress=progress,
+        )  # fmt: skip
     print(f"{made.kind.value} by {made.producer}: {made.about['pictures']:,} pictures "
           f"of {dataset.title} in {options.out}")  # fmt: skip
     seen = f"{options.name} --root {options.root} --priors {options.out}"
@@ -338,65 +407,85 @@ def _skeletons(
         yield skeleton.part_maps(found, points.names, size, least)
 
 
-def _load(
-    path: Path, device: str
-) -> tuple[Callable[[Tensor], Tensor], Preprocess, dict[str, object], Method]:
-    """What a trained run predicts, its preprocessing, what to note, and the method itself."""
-    method, recipe, card = embedder.load_method(path)
-    predict = getattr(method, "predict", None)
-    if predict is None:
-        raise InputError(
-            f"{path} is a run of method {recipe.method.name}, which predicts neither parts nor "
-            "textures. Give a run of `crosscam train parts` or `crosscam train san_pg`."
-        )
-    where = pick_device(device)
-    method.to(where).eval()
+class _Run:
+    """A trained run that predicts something of pictures.
+
+    Raises:
+        InputError: a run of a method that predicts neither parts nor textures.
+    """
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.method, recipe, card = embedder.load_method(path)
+        if not hasattr(self.method, "predict"):
+            raise InputError(
+                f"{path} is a run of method {recipe.method.name}, which predicts neither parts nor "
+                "textures. Give a run of `crosscam train parts` or `crosscam train san_pg`."
+            )
+        self.where = pick_device(device)
+        self.method.to(self.where).eval()
+        self.name, self.preprocess = path.name, recipe.test_preprocess
+        self.learned = card.get("priors", {}).get(Prior.TEXTURE.value, {}).get("producer", "")
+        weights = str(card.get("weights_sha256", ""))
+        self.said: dict[str, object] = {"run": path.name, "weights": weights}
+        self.blank = np.zeros((1, *self.preprocess.size, 3), np.uint8)
 
     @torch.inference_mode()
-    def function(images: Tensor) -> Tensor:
-        result: Tensor = predict(images.to(where))
-        return result
+    def __call__(self, function: str, pictures: Picture) -> Any:
+        """What a function of the method makes of pictures [B, H, W, 3]."""
+        images = torch.from_numpy(self.preprocess.normalize(pictures)).to(self.where)
+        return getattr(self.method, function)(images)
 
-    learned = card.get("priors", {}).get(Prior.TEXTURE.value, {}).get("producer", "")
-    said = {"run": path.name, "weights": str(card.get("weights_sha256", "")), "learned": learned}
-    return function, recipe.test_preprocess, said, method
+    def located(self, pictures: Picture, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Points [B, *size, 3] on the body that pictures show, NaN where they show none."""
+        if not hasattr(self.method, "locate"):
+            raise InputError(
+                f"{self.name} does not predict places on the body. Give a run of `crosscam train "
+                "parts method.surface=2`."
+            )
+        logits, points = (_sized(v.float(), size) for v in self("locate", pictures))
+        points = torch.where(on_body(logits)[:, None], points, torch.nan)
+        found: npt.NDArray[np.float32] = points.permute(0, 2, 3, 1).cpu().numpy()
+        return found
+
+
+def _sized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _run_masks(
     dataset: Dataset, folder: Path, run: Path, device: str, progress: bool
 ) -> store.PriorSet:
     samples = dataset.require_train()
-    predict, preprocess, said, method = _load(run, device)
-    names = getattr(method, "labels", None)
+    trained = _Run(run, device)
+    names = getattr(trained.method, "labels", None)
     if not names or names[0] != "background":
         raise InputError(
             f"{run} does not predict parts: its method has no labels that begin with the "
             "background. Give a run of `crosscam train parts`."
         )
     size = rendered.SIZE
-    plan = _plan(
-        Prior.MASKS, run.name, {**said, "size": list(size)}, dataset,
-        store.picture_names(samples, dataset.root), names, size,
-    )  # fmt: skip
+    said = {**trained.said, "learned": trained.learned, "size": list(size)}
+    pictures = store.picture_names(samples, dataset.root)
+    plan = _plan(Prior.MASKS, run.name, said, dataset, pictures, names, size)
 
-    def maps(batch: Tensor) -> npt.NDArray[np.uint8]:
-        found = predict(batch).argmax(1).byte().cpu().numpy()
+    def maps(pictures: Picture) -> npt.NDArray[np.uint8]:
+        found = trained("predict", pictures).argmax(1).byte().cpu().numpy()
         return np.stack([labels.shrink(one, size) for one in found])
 
-    return store.write(folder, plan, _batches(samples, preprocess, maps, progress, "parts"))
+    return store.write(folder, plan, _batches(samples, trained.preprocess, maps, progress, "parts"))
 
 
 def _batches(
     samples: Sequence[Sample],
     preprocess: Preprocess,
-    function: Callable[[Tensor], npt.NDArray[np.uint8]],
+    function: Callable[[Picture], npt.NDArray[np.uint8]],
     progress: bool,
     text: str,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     starts = range(0, len(samples), _BATCH)
     for start in _bar(starts, progress, text):
         pictures = [preprocess.load(s.path) for s in samples[start : start + _BATCH]]
-        yield function(torch.from_numpy(preprocess.normalize(np.stack(pictures))))
+        yield function(np.stack(pictures))
 
 
 def _bar(items: Sequence[T], progress: bool, text: str) -> Iterator[T]:

@@ -239,12 +239,17 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                        help="parsing network (ONNX), or a run of `train parts`")  # fmt: skip
     masks.add_argument("--keypoints", default="", metavar="PRODUCER", help="whose keypoints")
     masks.add_argument("--least", type=float, default=0.2, help="least visibility of a joint")
-    texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg`.")
+    surface = kinds.add_parser("surface", help="Places on the body, from a run of `train parts`.")
+    surface.add_argument("--model", default="", metavar="RUN", help="the run")
+    texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg` or `parts`.")
     texture.add_argument("--model", default="", metavar="RUN", help="the run")
+    texture.add_argument("--mirror", action="store_true",
+                         help="color what a picture does not show like the other side")  # fmt: skip
     show = kinds.add_parser("show", help="A contact sheet of random pictures with their priors.")
     for verb, out in (
         (points, "folder of its priors"),
         (masks, "folder of its priors"),
+        (surface, "folder of its priors"),
         (texture, "folder of its priors"),
         (show, "picture to write"),
     ):
@@ -255,13 +260,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         verb.add_argument("--out", type=Path, required=True, help=out)
         if verb is not show:
             verb.add_argument("--quiet", action="store_true", help="no progress bar")
-    for verb in (masks, texture):
+    for verb in (masks, surface, texture):
         verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
     show.add_argument("--priors", type=Path, help="folder of its priors (rendered people: none)")
-    show.add_argument("--kind", choices=("masks", "keypoints", "texture"), help="only these")
+    show.add_argument(
+        "--kind", choices=("masks", "keypoints", "surface", "texture"), help="only these"
+    )
     show.add_argument("--count", type=int, default=24, help="pictures")
     show.add_argument("--seed", type=int, default=0, help="of their choice")
-    for kind in ("masks", "keypoints", "texture"):
+    for kind in ("masks", "keypoints", "surface", "texture"):
         show.add_argument(f"--{kind}", default="", metavar="PRODUCER",
                           help="which, where the folder has several")  # fmt: skip
     listed = kinds.add_parser("list", help="What a folder of priors holds.")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from crosscam.errors import InputError, RecipeError
 from crosscam.methods import BackboneSettings
-from crosscam.methods.parts import Parts, label_shares
+from crosscam.methods.parts import Parts, label_shares, on_body
 from crosscam.priors.labels import channel_table
 from crosscam.types import BODY_PARTS, Batch, Prior
 
@@ -101,6 +102,86 @@ def test_what_is_shown_is_the_likeliest_label_and_the_person() -> None:
     likeliest = net.predict(images).argmax(1)
     background = shown["parts"].sum(1) == 0
     assert torch.equal(background, likeliest == 0)
+
+
+# --- places on the body -----------------------------------------------------------------------
+
+
+def build_placed(weight: float = 0.5) -> Parts:
+    torch.manual_seed(0)
+    return Parts(3, backbone=SMALL, width=16, edges=8, surface=weight)
+
+
+def placed_batch() -> Batch:
+    given = batch()
+    random = torch.Generator().manual_seed(5)
+    places = torch.randn(6, 3, 64, 32, generator=random)
+    nowhere = torch.rand(6, 1, 64, 32, generator=random) < 0.4
+    places = places.masked_fill(nowhere, torch.nan)
+    places[4] = torch.nan
+    return dataclasses.replace(given, priors={**given.priors, Prior.SURFACE: places})
+
+
+def test_places_are_learned_only_if_asked_for() -> None:
+    plain, placed = build(), build_placed()
+    assert plain.needs == {Prior.MASKS}
+    assert placed.needs == {Prior.MASKS, Prior.SURFACE}
+    kept = {k for k in placed.state_dict() if not k.startswith("place.")}
+    assert kept == set(plain.state_dict())  # runs without places load as before
+    with pytest.raises(InputError, match="has not learned places"):
+        plain.locate(batch().images)
+    with pytest.raises(RecipeError, match="surface is a weight"):
+        build_placed(-1.0)
+
+
+def test_places_stand_beside_the_labels() -> None:
+    logits, points = build_placed().eval().locate(batch().images)
+    assert logits.shape == (6, 17, 32, 16)
+    assert points.shape == (6, 3, 32, 16)
+    assert torch.equal(logits, build_placed().eval().predict(batch().images))
+
+
+def test_places_cost_the_mean_l1_of_the_cells_that_have_one() -> None:
+    given = placed_batch()
+    net = build_placed(0.5).eval()
+    points = net.locate(given.images)[1].detach().numpy().astype(np.float64)
+    places = given.priors[Prior.SURFACE].numpy().astype(np.float64)
+    terms = []
+    for b, y, x in itertools.product(range(6), range(64), range(32)):
+        if not np.isnan(places[b, 0, y, x]):
+            terms.append(np.abs(points[b, :, y // 2, x // 2] - places[b, :, y, x]).sum())
+    losses = net.losses(given)
+    assert float(losses["surface"].detach()) == pytest.approx(0.5 * np.mean(terms), rel=1e-5)
+    assert torch.equal(losses["parts"], build().eval().losses(given)["parts"])
+
+
+def test_a_batch_without_places_still_teaches_parts() -> None:
+    given = placed_batch()
+    nowhere = torch.full((6, 3, 64, 32), torch.nan)
+    net = build_placed().train()
+    losses = net.losses(dataclasses.replace(given, priors={**given.priors, Prior.SURFACE: nowhere}))
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert float(losses["surface"].detach()) == 0.0
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+def test_everything_but_background_and_bags_has_a_place() -> None:
+    logits = torch.eye(len(BODY_PARTS))[None, :, None, :]  # [1, 17, 1, 17]
+    want = [name not in ("background", "bag") for name in BODY_PARTS]
+    assert on_body(logits)[0, 0].tolist() == want
+
+
+def test_places_are_shown_where_the_body_is() -> None:
+    net = build_placed().eval()
+    images = batch().images
+    shown = net.maps(images)
+    assert list(shown) == ["parts", "person", "surface"]
+    logits, points = net.locate(images)
+    left = ((points[:, 0] / 0.8) / 2 + 0.5).clamp(0, 1)
+    up = (points[:, 2] / 1.8).clamp(0, 1)
+    body = on_body(logits)
+    torch.testing.assert_close(shown["surface"][:, 0], left * body)
+    torch.testing.assert_close(shown["surface"][:, 2], up * body)
 
 
 @pytest.mark.slow

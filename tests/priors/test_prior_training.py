@@ -181,6 +181,7 @@ def test_a_missing_prior_names_the_commands_that_make_it(tmp_path: Path) -> None
     for kind, command in (
         (Prior.MASKS, r"crosscam prior keypoints market1501 --root .* && crosscam prior masks"),
         (Prior.KEYPOINTS, r"crosscam prior keypoints market1501 --root .*--model"),
+        (Prior.SURFACE, r"crosscam prior surface market1501 --root .* --model RUN"),
         (Prior.TEXTURE, r"crosscam prior texture market1501 --root .* --model RUN"),
     ):
         with pytest.raises(DataError, match=command):

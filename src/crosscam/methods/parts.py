@@ -12,7 +12,19 @@ of the labels in a cell,
 
     L = mean over the cells of all rows that have masks of  - sum_l q_l log p_l
 
-A cell's background is what no part covers.  ``embed`` gives the pooled last map, so that a part
+A cell's background is what no part covers.
+
+With ``surface`` above 0 it also learns where on the body each cell lies, by L1:
+
+    + surface * mean over the cells that show the body of |p - p*|_1
+
+p is a point of the mean body at rest, in meters (``Prior.SURFACE``), and not a pair (u, v) of the
+texture: the texture is cut, so what lies between two neighbors' (u, v) may be anywhere, while
+points are as continuous as the body is, and a mirror only negates their x.  The point is looked up
+in the texture at the end (:mod:`crosscam.priors.surface`), which is what makes textures of
+pictures (``crosscam prior texture``).
+
+``embed`` gives the pooled last map, so that a part
 network is measured and searched with like any method; it is not meant to be good at that.
 """
 
@@ -25,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crosscam.errors import RecipeError
+from crosscam.errors import InputError, RecipeError
 from crosscam.methods import BackboneSettings, Method, unit
 from crosscam.nn import layers
 from crosscam.types import BODY_PARTS, Batch, Prior
@@ -51,6 +63,10 @@ COLORS = (
 )
 """How each label is shown, R G B; the background is black."""
 
+# The body at rest, in meters: its middle, and how far it reaches from there.
+_MIDDLE = (0.0, 0.0, 0.9)
+_SPAN = (0.8, 0.2, 0.9)
+
 # What a channel of masks shows besides the label of its name.
 INSIDE = {"head": ("hair", "hat"), "shoes": ("left foot", "right foot")}
 
@@ -63,6 +79,7 @@ class Parts(Method):
         backbone: network and its options.
         width: channels of the pyramid.
         edges: channels of the shallow path at half the picture's size.
+        surface: weight of the places on the body; 0 does not learn them.
         regularizer: keywords of ``Method``.
     """
 
@@ -97,6 +114,7 @@ class Parts(Method):
         ),
         width: int = 64,
         edges: int = 16,
+        surface: float = 0.0,
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
@@ -104,6 +122,8 @@ class Parts(Method):
             raise RecipeError(
                 f"method.width and method.edges must be 1 or more, got {width} and {edges}."
             )
+        if surface < 0:
+            raise RecipeError(f"method.surface is a weight, 0 or more, got {surface}.")
         self.backbone = backbone.build()
         self.dim = self.backbone.channels[-1]
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in self.backbone.channels)
@@ -113,6 +133,14 @@ class Parts(Method):
         self.score = nn.Conv2d(width // 2 or 1, len(self.labels), 1)
         for module in (self.lateral, self.joined, self.edges, self.fine):
             layers.init_kaiming(module)
+        self.surface = surface
+        if surface:
+            self.needs = self.needs | {Prior.SURFACE}
+            found = nn.Conv2d(width, 3, 1)  # begins with the middle of the body everywhere
+            nn.init.normal_(found.weight, std=0.01)
+            found.bias = nn.Parameter(torch.tensor(_MIDDLE))
+            first = layers.init_kaiming(_conv(width + edges, width))
+            self.place = nn.Sequential(first, found)
 
     def embed(self, images: Tensor) -> Tensor:
         """Unit vectors [B, dim] of pictures [B, 3, H, W]: the mean of the encoder's last map."""
@@ -120,33 +148,92 @@ class Parts(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits [B, L, h, w] of ``labels``, h w half of H W, of pictures [B, 3, H, W]."""
+        logits: Tensor = self.score(self.fine(self._joined(images)))
+        return logits
+
+    def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``predict``, and where on the body each cell lies, if it lies there.
+
+        Returns:
+            Logits [B, L, h, w], and points [B, 3, h, w] of the mean body at rest, in meters: x
+            towards the person's left, y towards the back, z up from the ground.
+
+        Raises:
+            InputError: it has not learned places.
+        """
+        if not self.surface:
+            raise InputError(
+                "this part network has not learned places on the body. Train one that does: "
+                "crosscam train parts method.surface=2."
+            )
+        joined = self._joined(images)
+        return self.score(self.fine(joined)), self.place(joined)
+
+    def _joined(self, images: Tensor) -> Tensor:
+        """The pyramid's finest sum at half the picture's size, beside the shallow path."""
         maps = self.backbone.stages(images)
         x: Tensor = self.lateral[-1](maps[-1])
         for conv, finer in zip(self.lateral[-2::-1], maps[-2::-1], strict=True):
             x = conv(finer) + _enlarged(x, finer)
         edges = self.edges(images)
-        x = self.fine(torch.cat([_enlarged(self.joined(x), edges), edges], 1))
-        logits: Tensor = self.score(x)
-        return logits
+        return torch.cat([_enlarged(self.joined(x), edges), edges], 1)
 
     @torch.no_grad()
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The likeliest labels of pictures [B, 3, H, W] as colors, and how sure a person is."""
-        logits = self.predict(images)
+        """The likeliest labels of pictures [B, 3, H, W] as colors, and how sure a person is.
+
+        And, if they were learned, the places on the body: how far left, back and up.
+        """
+        logits, points = self.locate(images) if self.surface else (self.predict(images), None)
         colors = torch.tensor(COLORS, device=logits.device) / 255  # [17, 3]
         person = 1 - logits.float().softmax(1)[:, 0]
-        return {"parts": colors[logits.argmax(1)].permute(0, 3, 1, 2), "person": person}
+        shown = {"parts": colors[logits.argmax(1)].permute(0, 3, 1, 2), "person": person}
+        if points is not None:
+            middle, span = torch.tensor(_MIDDLE), torch.tensor(_SPAN)
+            middle, span = (v.to(points.device)[:, None, None] for v in (middle, span))
+            placed = ((points.float() - middle) / span / 2 + 0.5).clamp(0, 1)
+            shown["surface"] = placed * on_body(logits)[:, None]
+        return shown
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy with the shares of the labels in every cell."""
+        """Cross-entropy with the shares of the labels in every cell, and L1 of the places."""
         masks = batch.require(Prior.MASKS)
-        logits = self.predict(batch.images)
+        if self.surface:
+            logits, points = self.locate(batch.images)
+        else:
+            logits, points = self.predict(batch.images), None
         with torch.autocast(logits.device.type, enabled=False):
             size = (int(logits.shape[2]), int(logits.shape[3]))
             shares = F.adaptive_avg_pool2d(label_shares(masks.float()), size)
             far = -(shares * F.log_softmax(logits.float(), 1)).sum(1).mean((1, 2))  # [B]
             counted = (masks.amax((1, 2, 3)) > 0).float()
-            return {"parts": (far * counted).sum() / counted.sum().clamp(min=1)}
+            losses = {"parts": (far * counted).sum() / counted.sum().clamp(min=1)}
+            if points is not None:
+                far = surface_distance(points.float(), batch.require(Prior.SURFACE))
+                losses["surface"] = self.surface * far
+            return losses
+
+
+def surface_distance(points: Tensor, places: Tensor) -> Tensor:
+    """Mean L1 distance, in meters, of points [B, 3, h, w] to places [B, 3, H, W], NaN for none.
+
+    Every cell of ``places`` is compared with the cell of ``points`` that it lies in: the target of
+    a coarse cell is then not the mean of an arm and of the belly behind it.  0 without any place.
+    """
+    if points.shape[2:] != places.shape[2:]:
+        points = F.interpolate(points, (int(places.shape[2]), int(places.shape[3])))
+    known = ~places.isnan()
+    far = (points - torch.where(known, places, 0.0)).abs() * known
+    return far.sum() / known[:, 0].sum().clamp(min=1)
+
+
+def on_body(logits: Tensor) -> Tensor:
+    """Which cells [B, h, w] of logits [B, 17, h, w] show something that has a place on the body.
+
+    That is all but the background and bags.
+    """
+    label = logits.argmax(1)
+    return (label != 0) & (label != BODY_PARTS.index("bag"))
 
 
 def label_shares(masks: Tensor) -> Tensor:
