@@ -9,6 +9,14 @@ The error is the mean absolute difference over texels on the body, in [-1, 1] (2
 white), against the true texture averaged to the size that the run paints.  Beside it stand two
 predictors that do not look at the picture, fitted on the people of ``--seen``: the mean texture,
 and the one color that is nearest to all texels.
+
+Of a part network that learned places on the body, pictures are unwrapped instead:
+
+    python benchmarks/texture.py runs/parts-cpu --seen people --unseen unseen
+
+Its textures leave texels unknown, so the error stands beside the share that is known, as they are
+and filled from the other side of the body, and once more over all texels with the mean texture in
+those that are left.  The same follows for the true places, which is what light and resolution cost.
 """
 
 from __future__ import annotations
@@ -22,10 +30,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from crosscam import embedder
+from crosscam import annotate, embedder, synth
 from crosscam.data import datasets
 from crosscam.data.store import ImageStore
 from crosscam.image import Preprocess, decode, resize
+from crosscam.priors import surface
 from crosscam.priors.rendered import known_texels
 from crosscam.priors.rows import shrink_textures
 from crosscam.synth import read_texture
@@ -74,6 +83,50 @@ def sheet(columns: Sequence[Sequence[npt.NDArray[np.uint8]]], across: int) -> Im
     return Image.fromarray(np.concatenate([x for row in rows for x in (row, gap)]))
 
 
+Bools = npt.NDArray[np.bool_]
+
+
+def unwrapped(
+    run: annotate.Run, samples: Sequence[Sample], side: int, root: Path, of_truth: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Textures [N, side, side, 4] of pictures, as they are and filled from the other side."""
+    made = []
+    for sample in samples:
+        picture = run.preprocess.load(sample.path)
+        if of_truth:
+            labels = synth.read_labels(root, f"{sample.path.parent.name}/{sample.path.name}")
+            points = surface.points(labels.iuv)
+            picture = resize(picture, points.shape[:2])
+        else:
+            points = run.located(picture[None], picture.shape[:2])[0]
+        made.append(surface.unwrap(picture, points, side))
+    return np.stack(made), np.stack([surface.fill(one) for one in made])
+
+
+def report_unwrapped(options: argparse.Namespace) -> None:
+    """The table of a part network."""
+    run = annotate.Run(options.run, "cpu")
+    side = surface.side_of(run.preprocess.size[0])
+    people = {s.pid for s in datasets.load("rendered", options.seen).require_train()}
+    learned, known = truth(options.seen, sorted(people), side)
+    unseen = datasets.load("rendered", options.unseen, pairs=True).train
+    true, _ = truth(options.unseen, [s.pid for s in unseen], side)
+    mean = np.broadcast_to(learned.mean(0), true.shape)
+    print(f"pictures of unseen people {len(unseen)}, side {side}")
+    print(f"mean texture, all texels {error(mean, true, known):.3f}")
+    print(f"{'':36s}   known  error   mean texture there   all texels")
+    for name, of_truth in ((run.name, False), ("true places", True)):
+        pair = unwrapped(run, unseen, side, options.unseen, of_truth)
+        for how, made in zip(("", ", other side filled in"), pair, strict=True):
+            seen: Bools = made[..., 3] > 0
+            colors = (made[..., :3] / np.float32(127.5) - 1).astype(np.float32)
+            whole = np.where(seen[..., None], colors, mean)
+            far, plain = np.abs(whole - true)[seen].mean(), np.abs(mean - true)[seen].mean()
+            share = seen[:, known].mean()
+            print(f"{name + how:36s}{share:8.3f}{far:7.3f}{plain:21.3f}"
+                  f"{error(whole, true, known):13.3f}")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -84,6 +137,9 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     method, recipe, _ = embedder.load_method(options.run)
+    if hasattr(method, "locate"):
+        report_unwrapped(options)
+        return
     method.eval()
     pre = recipe.test_preprocess
     side = pre.size[0]

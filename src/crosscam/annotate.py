@@ -32,13 +32,13 @@ from crosscam.data import datasets
 from crosscam.errors import DataError, InputError
 from crosscam.files import sha256
 from crosscam.image import Picture, Preprocess, decode
-from crosscam.methods.parts import on_body
+from crosscam.methods.parts import PLACED
 from crosscam.priors import labels, networks, rendered, sheet, skeleton, store
 from crosscam.priors import surface as chart
 from crosscam.training.process import pick_device
 from crosscam.types import Dataset, Prior, Sample
 
-__all__ = ["keypoints", "masks", "run", "show", "surface", "texture"]
+__all__ = ["Run", "keypoints", "masks", "run", "show", "surface", "texture"]
 
 _BLOCK = 256  # pictures between writes
 _BATCH = 32  # pictures a trained run sees together
@@ -165,7 +165,7 @@ def surface(
         return _truth(dataset, folder, Prior.SURFACE, what)
     samples = dataset.require_train()
     names = store.picture_names(samples, dataset.root)
-    run = _Run(Path(model), device)
+    run = Run(Path(model), device)
     run.located(run.blank, rendered.SIZE)  # refuses before anything is written
     said = {**run.said, "chart": rendered.CHART, "size": list(rendered.SIZE)}
     shape = (*rendered.SIZE, 3)
@@ -203,7 +203,7 @@ def texture(
         return _truth(dataset, folder, Prior.TEXTURE, what)
     samples = dataset.require_train()
     names = store.picture_names(samples, dataset.root)
-    run = _Run(Path(model), device)
+    run = Run(Path(model), device)
     said = dict(run.said)
     if hasattr(run.method, "locate"):
         run.located(run.blank, run.preprocess.size)  # refuses before anything is written
@@ -407,7 +407,7 @@ def _skeletons(
         yield skeleton.part_maps(found, points.names, size, least)
 
 
-class _Run:
+class Run:
     """A trained run that predicts something of pictures.
 
     Raises:
@@ -435,17 +435,27 @@ class _Run:
         images = torch.from_numpy(self.preprocess.normalize(pictures)).to(self.where)
         return getattr(self.method, function)(images)
 
-    def located(self, pictures: Picture, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Points [B, *size, 3] on the body that pictures show, NaN where they show none."""
+    def places(
+        self, pictures: Picture, size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Labels [B, *size], and points [B, *size, 3] on the body for every cell, on it or not.
+
+        Raises:
+            InputError: a run that does not predict places.
+        """
         if not hasattr(self.method, "locate"):
             raise InputError(
                 f"{self.name} does not predict places on the body. Give a run of `crosscam train "
                 "parts method.surface=2`."
             )
         logits, points = (_sized(v.float(), size) for v in self("locate", pictures))
-        points = torch.where(on_body(logits)[:, None], points, torch.nan)
-        found: npt.NDArray[np.float32] = points.permute(0, 2, 3, 1).cpu().numpy()
-        return found
+        found: npt.NDArray[np.uint8] = logits.argmax(1).byte().cpu().numpy()
+        return found, points.permute(0, 2, 3, 1).cpu().numpy()
+
+    def located(self, pictures: Picture, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """``places``' points, NaN where a cell shows the background or a bag."""
+        found, points = self.places(pictures, size)
+        return np.where(np.isin(found, PLACED)[..., None], points, np.float32(np.nan))
 
 
 def _sized(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -456,7 +466,7 @@ def _run_masks(
     dataset: Dataset, folder: Path, run: Path, device: str, progress: bool
 ) -> store.PriorSet:
     samples = dataset.require_train()
-    trained = _Run(run, device)
+    trained = Run(run, device)
     names = getattr(trained.method, "labels", None)
     if not names or names[0] != "background":
         raise InputError(

@@ -63,6 +63,9 @@ COLORS = (
 )
 """How each label is shown, R G B; the background is black."""
 
+PLACED = tuple(i for i, name in enumerate(BODY_PARTS) if name not in ("background", "bag"))
+"""Labels of what has a place on the body."""
+
 # The body at rest, in meters: its middle, and how far it reaches from there.
 _MIDDLE = (0.0, 0.0, 0.9)
 _SPAN = (0.8, 0.2, 0.9)
@@ -192,7 +195,8 @@ class Parts(Method):
             middle, span = torch.tensor(_MIDDLE), torch.tensor(_SPAN)
             middle, span = (v.to(points.device)[:, None, None] for v in (middle, span))
             placed = ((points.float() - middle) / span / 2 + 0.5).clamp(0, 1)
-            shown["surface"] = placed * on_body(logits)[:, None]
+            on_body = torch.isin(logits.argmax(1), torch.tensor(PLACED, device=logits.device))
+            shown["surface"] = placed * on_body[:, None]
         return shown
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -225,15 +229,6 @@ def surface_distance(points: Tensor, places: Tensor) -> Tensor:
     known = ~places.isnan()
     far = (points - torch.where(known, places, 0.0)).abs() * known
     return far.sum() / known[:, 0].sum().clamp(min=1)
-
-
-def on_body(logits: Tensor) -> Tensor:
-    """Which cells [B, h, w] of logits [B, 17, h, w] show something that has a place on the body.
-
-    That is all but the background and bags.
-    """
-    label = logits.argmax(1)
-    return (label != 0) & (label != BODY_PARTS.index("bag"))
 
 
 def label_shares(masks: Tensor) -> Tensor:

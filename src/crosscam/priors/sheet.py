@@ -17,7 +17,7 @@ from crosscam.priors.labels import CHANNELS
 from crosscam.priors.store import PriorSet
 from crosscam.types import Prior, Sample
 
-__all__ = ["draw", "place_colors"]
+__all__ = ["draw", "place_colors", "tinted"]
 
 _CELL = (256, 128)
 _HUES = {"head": 0.13, "upper clothes": 0.0, "arms": 0.33, "lower clothes": 0.6, "legs": 0.5,
@@ -73,7 +73,7 @@ def draw(
 
 def _view(found: PriorSet, row: int, picture: Picture) -> Picture:
     if found.kind is Prior.MASKS:
-        return _tinted(picture, found.values[row], found.names)
+        return tinted(picture, found.values[row], found.names)
     if found.kind is Prior.KEYPOINTS:
         return _jointed(picture, np.asarray(found.values[row], np.float64), found.names)
     if found.kind is Prior.SURFACE:
@@ -96,7 +96,8 @@ def place_colors(points: npt.NDArray[np.float32]) -> Picture:
     return np.nan_to_num(found, nan=0.0).astype(np.uint8)
 
 
-def _tinted(picture: Picture, labels: npt.NDArray[np.uint8], names: Sequence[str]) -> Picture:
+def tinted(picture: Picture, labels: npt.NDArray[np.uint8], names: Sequence[str]) -> Picture:
+    """A picture [256, 128, 3] in the colors of its label map [h, w]."""
     tall = Image.fromarray(np.asarray(labels)).resize(_CELL[::-1], Image.Resampling.NEAREST)
     color = np.array([_color(name) for name in names], np.float32)[np.asarray(tall)]
     shown = np.asarray(tall)[..., None] > 0
