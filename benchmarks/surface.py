@@ -59,14 +59,14 @@ def main() -> None:
         truth = synth.read_labels(options.root, f"bounding_box_train/{sample.path.name}")
         part = labels.shrink(truth.part, rendered.SIZE)
         picture = run.preprocess.load(sample.path)
-        parts, points = run.places(picture[None], rendered.SIZE)
+        parts, points = run.points(picture[None], rendered.SIZE)
         on = truth.iuv[..., 0] > 0
         true.append(truth.iuv[on])
         label.append(part[on])
         guessed.append(points[0][on])
         found.append(surface.places(guessed[-1]))
         if options.sheet and i in chosen:
-            shown = np.where((parts[0] > 0)[..., None], points[0], np.nan)
+            shown = surface.points(run.located(picture[None], rendered.SIZE)[0])
             unwrapped = surface.unwrap(resize(decode(sample.path), (128, 64)), shown, 128)
             color, _ = synth.read_texture(options.root, sample.pid)
             color = np.where(texture_mask()[..., None], color, np.uint8(64))

@@ -35,7 +35,7 @@ from crosscam.data import datasets
 from crosscam.data.store import ImageStore
 from crosscam.image import Preprocess, decode, resize
 from crosscam.priors import surface
-from crosscam.priors.rendered import known_texels
+from crosscam.priors.rendered import SIZE, known_texels
 from crosscam.priors.rows import shrink_textures
 from crosscam.synth import read_texture
 from crosscam.types import Sample
@@ -96,9 +96,9 @@ def unwrapped(
         if of_truth:
             labels = synth.read_labels(root, f"{sample.path.parent.name}/{sample.path.name}")
             points = surface.points(labels.iuv)
-            picture = resize(picture, points.shape[:2])
+            picture = resize(picture, SIZE)
         else:
-            points = run.located(picture[None], picture.shape[:2])[0]
+            points = surface.points(run.located(picture[None], run.preprocess.size)[0])
         made.append(surface.unwrap(picture, points, side))
     return np.stack(made), np.stack([surface.fill(one) for one in made])
 

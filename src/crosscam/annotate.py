@@ -172,7 +172,7 @@ def surface(
     plan = _plan(Prior.SURFACE, run.name, said, dataset, names, (), shape)
 
     def found(pictures: Picture) -> npt.NDArray[np.uint8]:
-        return chart.places(run.located(pictures, rendered.SIZE))
+        return run.located(pictures, rendered.SIZE)
 
     return store.write(folder, plan, _batches(samples, run.preprocess, found, progress, "places"))
 
@@ -213,7 +213,7 @@ def texture(
         plan = _plan(Prior.TEXTURE, run.name, said, dataset, names, (), (side, side, 4))
 
         def unwrapped(pictures: Picture) -> npt.NDArray[np.uint8]:
-            found = run.located(pictures, run.preprocess.size)
+            found = chart.points(run.located(pictures, run.preprocess.size))
             made = [chart.unwrap(*one, side) for one in zip(pictures, found, strict=True)]
             return np.stack([chart.fill(one) if mirror else one for one in made])
 
@@ -435,7 +435,7 @@ class Run:
         images = torch.from_numpy(self.preprocess.normalize(pictures)).to(self.where)
         return getattr(self.method, function)(images)
 
-    def places(
+    def points(
         self, pictures: Picture, size: tuple[int, int]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Labels [B, *size], and points [B, *size, 3] on the body for every cell, on it or not.
@@ -452,10 +452,11 @@ class Run:
         found: npt.NDArray[np.uint8] = logits.argmax(1).byte().cpu().numpy()
         return found, points.permute(0, 2, 3, 1).cpu().numpy()
 
-    def located(self, pictures: Picture, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """``places``' points, NaN where a cell shows the background or a bag."""
-        found, points = self.places(pictures, size)
-        return np.where(np.isin(found, PLACED)[..., None], points, np.float32(np.nan))
+    def located(self, pictures: Picture, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """Places [B, *size, 3], none where a cell shows the background or a bag."""
+        found, points = self.points(pictures, size)
+        on_body = np.isin(found, PLACED)[..., None]
+        return chart.places(np.where(on_body, points, np.float32(np.nan)))
 
 
 def _sized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -294,7 +294,7 @@ def test_runs_that_find_places_make_surfaces_and_textures(
         picture = pre.load(sample.path)
         seen = (picture.astype(np.float32) / 127.5 - 1 + [0, 0, 1]).astype(np.float32)
         seen[found[..., 0] == 0] = np.nan
-        want = surface.unwrap(picture, seen, 128)
+        want = surface.unwrap(picture, surface.points(surface.places(seen)), 128)
         same = (textures.values[row] == want).all(2)
         assert same.mean() > 0.995  # float32 of normalization against that of this test
     assert textures.about["parameters"]["chart"] == rendered.CHART

@@ -29,7 +29,7 @@ __all__ = ["REACH", "VERSION", "chart_points", "fill", "mirrored", "places", "po
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-REACH = 0.03
+REACH = 0.05
 """How far from a texel, in meters on the body at rest, a cell may lie to color it."""
 
 VERSION = 1
