@@ -103,7 +103,7 @@ def main() -> None:
         rows += [np.full_like(rows[0], 255)] * (2 * half - len(rows))
         gap = np.full((256, 16, 3), 255, np.uint8)
         lines = [np.hstack([a, gap, b]) for a, b in zip(rows[:half], rows[half:], strict=True)]
-        Image.fromarray(np.vstack(lines)).save(options.sheet, quality=85)
+        Image.fromarray(np.vstack(lines)).save(options.sheet, quality=80)
 
 
 if __name__ == "__main__":

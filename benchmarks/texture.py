@@ -12,7 +12,8 @@ and the one color that is nearest to all texels.
 
 Of a part network that learned places on the body, pictures are unwrapped instead:
 
-    python benchmarks/texture.py runs/parts-cpu --seen people --unseen unseen
+    crosscam train parts-cpu data.name=rendered data.root=people method.surface=2 --out places
+    python benchmarks/texture.py places --seen people --unseen unseen
 
 Its textures leave texels unknown, so the error stands beside the share that is known, as they are
 and filled from the other side of the body, and once more over all texels with the mean texture in

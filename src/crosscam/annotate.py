@@ -200,6 +200,8 @@ def texture(
     """
     if not model:
         what = "--model RUN (crosscam train san_pg, or train parts method.surface=2)"
+        if mirror:
+            raise InputError(f"--mirror fills in what a picture does not show: give {what}.")
         return _truth(dataset, folder, Prior.TEXTURE, what)
     samples = dataset.require_train()
     names = store.picture_names(samples, dataset.root)

@@ -321,6 +321,8 @@ def test_runs_that_find_places_make_surfaces_and_textures(
         annotate.surface(dataset, out, model=str(run), device="cpu")
     with pytest.raises(InputError, match="paints whole textures"):
         annotate.texture(dataset, out, model=str(run), mirror=True, device="cpu")
+    with pytest.raises(InputError, match="does not show: give --model"):
+        annotate.texture(dataset, out, mirror=True)
     with pytest.raises(InputError, match="no ground truth of surface"):
         annotate.surface(dataset, out)
 

@@ -24,8 +24,8 @@ points are as continuous as the body is, and a mirror only negates their x.  The
 in the texture at the end (:mod:`crosscam.priors.surface`), which is what makes textures of
 pictures (``crosscam prior texture``).
 
-``embed`` gives the pooled last map, so that a part
-network is measured and searched with like any method; it is not meant to be good at that.
+``embed`` gives the pooled last map, so that a part network is measured and searched with like any
+method; it is not meant to be good at that.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ COLORS = (
 PLACED = tuple(i for i, name in enumerate(BODY_PARTS) if name not in ("background", "bag"))
 """Labels of what has a place on the body."""
 
-# The body at rest, in meters: its middle, and how far it reaches from there.
-_MIDDLE = (0.0, 0.0, 0.9)
-_SPAN = (0.8, 0.2, 0.9)
+MIDDLE, SPAN = (0.0, 0.0, 0.9), (0.8, 0.2, 0.9)
+"""The middle of the body at rest, and how far it reaches from there, in meters."""
 
 # What a channel of masks shows besides the label of its name.
 INSIDE = {"head": ("hair", "hat"), "shoes": ("left foot", "right foot")}
@@ -141,7 +140,7 @@ class Parts(Method):
             self.needs = self.needs | {Prior.SURFACE}
             found = nn.Conv2d(width, 3, 1)  # begins with the middle of the body everywhere
             nn.init.normal_(found.weight, std=0.01)
-            found.bias = nn.Parameter(torch.tensor(_MIDDLE))
+            found.bias = nn.Parameter(torch.tensor(MIDDLE))
             first = layers.init_kaiming(_conv(width + edges, width))
             self.place = nn.Sequential(first, found)
 
@@ -192,7 +191,7 @@ class Parts(Method):
         person = 1 - logits.float().softmax(1)[:, 0]
         shown = {"parts": colors[logits.argmax(1)].permute(0, 3, 1, 2), "person": person}
         if points is not None:
-            middle, span = torch.tensor(_MIDDLE), torch.tensor(_SPAN)
+            middle, span = torch.tensor(MIDDLE), torch.tensor(SPAN)
             middle, span = (v.to(points.device)[:, None, None] for v in (middle, span))
             placed = ((points.float() - middle) / span / 2 + 0.5).clamp(0, 1)
             on_body = torch.isin(logits.argmax(1), torch.tensor(PLACED, device=logits.device))

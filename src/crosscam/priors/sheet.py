@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from crosscam.files import replacing
 from crosscam.image import Picture, decode, resize
+from crosscam.methods.parts import MIDDLE, SPAN
 from crosscam.priors import surface
 from crosscam.priors.labels import CHANNELS
 from crosscam.priors.store import PriorSet
@@ -90,8 +91,7 @@ def _view(found: PriorSet, row: int, picture: Picture) -> Picture:
 
 def place_colors(points: npt.NDArray[np.float32]) -> Picture:
     """Points [h, w, 3] of the body at rest as colors [h, w, 3]; black where there is none."""
-    span = [0.8, 0.2, 0.9]  # meters from the middle of the body to its ends
-    shares = (points - [0.0, 0.0, 0.9]) / span / 2 + 0.5
+    shares = (points - np.array(MIDDLE)) / SPAN / 2 + 0.5
     found: Picture = np.rint(40 + 215 * np.clip(shares, 0, 1)).astype(np.float32)
     return np.nan_to_num(found, nan=0.0).astype(np.uint8)
 
