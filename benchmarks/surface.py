@@ -16,6 +16,7 @@ other side of the body counted as right: the difference is what it confuses left
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from crosscam import annotate, synth
+from crosscam.cli import told
 from crosscam.data import datasets
 from crosscam.image import decode, resize
 from crosscam.priors import labels, rendered, surface
@@ -107,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -23,6 +23,7 @@ those that are left.  The same follows for the true places, which is what light 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ import torch
 from PIL import Image
 
 from crosscam import annotate, embedder, synth
+from crosscam.cli import told
 from crosscam.data import datasets
 from crosscam.data.store import ImageStore
 from crosscam.image import Preprocess, decode, resize
@@ -185,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

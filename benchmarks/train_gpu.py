@@ -67,6 +67,7 @@ from per_image import PerImage
 from PIL import Image
 from torch import Tensor, nn
 
+from crosscam.cli import told
 from crosscam.data.augment import Augment
 from crosscam.data.loader import TrainLoader
 from crosscam.data.samplers import make_sampler
@@ -944,4 +945,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))
