@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -119,6 +120,91 @@ def test_layers_as_the_paper_lists_them() -> None:
     torch.testing.assert_close(texture, expected)
     for mine, theirs in zip(found, (d1, d2, d3, d4), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+# --- layers that compute a plain layer in another way -------------------------------------------
+
+
+def plain(decoder: TextureDecoder) -> TextureDecoder:
+    """The same weights in ordinary layers, to be compared with."""
+    other = copy.deepcopy(decoder)
+    for block in (other.up1, other.up2, other.up3, other.up4, other):
+        name = "paint" if block is other else "convolution"
+        fast = getattr(block, name)
+        slow = nn.Conv2d(fast[1].in_channels, fast[1].out_channels, fast[1].kernel_size)
+        setattr(block, name, nn.Sequential(nn.ReflectionPad2d(fast[0].padding), slow))
+    other.load_state_dict(decoder.state_dict())
+    return other.to(next(decoder.parameters()).dtype)
+
+
+def painted_plainly(decoder: TextureDecoder, maps: list[Tensor]) -> Tensor:
+    d4 = decoder(maps).maps[3]
+    side = d4.shape[2]
+    return F.interpolate(decoder.paint(d4), (side, side), mode="bilinear", align_corners=True)
+
+
+def learned(channels: tuple[int, ...] = (8, 16, 24, 32), width: float = 0.0625) -> TextureDecoder:
+    """A decoder in training whose maps do not fade away, as those of its first weights do."""
+    torch.manual_seed(0)
+    decoder = TextureDecoder(channels, STRIDES, width=width)
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.normal_(module.bias)
+    return decoder.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_plain_layers(layout: torch.memory_format) -> None:
+    """Of weights and of stage maps, in float64: nothing but the order of sums differs."""
+    decoder = learned().double()
+    other = plain(decoder)
+    random = torch.Generator().manual_seed(1)
+    weight = torch.randn(2, 3, 48, 48, generator=random, dtype=torch.float64)
+    results = []
+    for paint, network in ((lambda m: decoder(m).texture, decoder),
+                           (lambda m: painted_plainly(other, m), other)):  # fmt: skip
+        maps = [m.double().to(memory_format=layout).requires_grad_()
+                for m in stages((8, 16, 24, 32), (48, 32))]  # fmt: skip
+        texture = paint(maps)
+        inputs = [*maps, *network.parameters()]
+        first = torch.autograd.grad((texture.square() * weight).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        results.append(([texture], first, second))
+    for mine, theirs in zip(*results, strict=True):
+        # Biases in front of a normalization have no gradient, but what rounding leaves of it.
+        scale = max(float(t.detach().abs().max()) for t in theirs)
+        for one, other_one in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(one, other_one, rtol=1e-9, atol=1e-13 * scale)
+
+
+def test_in_bfloat16_the_texture_is_as_near_as_with_plain_layers() -> None:
+    """Autocast against float64: the error is that of plain layers, which differ in roundings."""
+    decoder = learned(width=0.25)
+    other = plain(decoder)
+    maps = stages((8, 16, 24, 32), (64, 32), batch=4)
+    exact = painted_plainly(copy.deepcopy(other).double(), [m.double() for m in maps])
+    with torch.autocast("cpu", torch.bfloat16):
+        mine, theirs = decoder(maps).texture, painted_plainly(other, maps)
+    assert mine.dtype == theirs.dtype == torch.bfloat16
+
+    def error(texture: Tensor) -> float:
+        return float((texture - exact).detach().square().mean().sqrt())
+
+    assert error(mine) < 1.1 * error(theirs)
+    assert error(mine) < 0.03 * float(exact.detach().square().mean().sqrt())
+
+
+def test_names_are_those_of_plain_layers() -> None:
+    decoder = learned()
+    assert {"paint.1.weight", "paint.1.bias", "up1.convolution.1.weight"} <= set(
+        decoder.state_dict()
+    )
+    assert decoder.state_dict().keys() == plain(decoder).state_dict().keys()
+    assert {n: p.shape for n, p in decoder.named_parameters()} == {
+        n: p.shape for n, p in plain(decoder).named_parameters()
+    }
 
 
 def test_first_weights() -> None:
