@@ -71,7 +71,7 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
         Prior.MASKS: lambda: torch.rand(n, max(len(method.parts), 1), 64, 32, device=device),
         Prior.KEYPOINTS: lambda: torch.rand(n, 17, 3, device=device),
         Prior.SURFACE: lambda: torch.rand(n, 3, 128, 64, device=device),
-        Prior.TEXTURE: lambda: torch.rand(n, 3, 256, 256, device=device) * 2 - 1,
+        Prior.TEXTURE: lambda: torch.rand(n, 3, height, height, device=device) * 2 - 1,
     }
     batch = Batch(
         images,

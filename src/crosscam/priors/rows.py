@@ -131,10 +131,14 @@ class TextureRows:
         return len(self.rows)
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
-        """float32 [B, 3, T, T] in [-1, 1]; NaN off the body and for pictures without a texture."""
+        """float32 [B, 3, T, T] in [-1, 1]; NaN off the body and for pictures without a texture.
+
+        Plane by plane in memory, as the painted ones lie with which they are compared.
+        """
         rows = self.rows.index_select(dim, index)
         found = self.textures.index_select(0, rows.clamp(min=0)).permute(0, 3, 1, 2)
-        values = found[:, :3].float().sub_(127.5).div_(127.5)
+        values = found[:, :3].to(torch.float32, memory_format=torch.contiguous_format)
+        values.sub_(127.5).div_(127.5)
         if found.shape[1] == 4:
             values.masked_fill_(found[:, 3:] == 0, torch.nan)
         if self.unknown is not None:
