@@ -32,6 +32,30 @@ class TestPooling:
         assert global_avg_pool(x).tolist() == [[4.0, -2.5]]
         assert global_max_pool(x).tolist() == [[10.0, -1.0]]
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_average_has_the_bits_of_a_plain_mean(
+        self, dtype: torch.dtype, layout: torch.memory_format
+    ) -> None:
+        """Value and gradient, also where pictures go a few at a time (a batch of 5 in 3 parts)."""
+        random = torch.Generator().manual_seed(0)
+        x = torch.randn(5, 512, 32, 16, generator=random).to(dtype).to(memory_format=layout)
+        weight = torch.randn(5, 512, generator=random)
+        results = []
+        for pool in (global_avg_pool, lambda m: m.mean((2, 3), dtype=torch.float32)):
+            leaf = x.clone().requires_grad_()
+            y = pool(leaf.relu())
+            (gradient,) = torch.autograd.grad((y * weight).sum(), leaf)
+            results.append((y, gradient, pool(x)))
+        for mine, theirs in zip(*results, strict=True):
+            assert mine.dtype == theirs.dtype
+            assert torch.equal(mine, theirs)
+
+    def test_average_can_be_differentiated_twice(self) -> None:
+        x = maps().requires_grad_()
+        assert torch.autograd.gradcheck(global_avg_pool, x)
+        assert torch.autograd.gradgradcheck(lambda x: global_avg_pool(x.square()).square(), x)
+
     def test_gem_naive(self) -> None:
         x, pool = maps(), GeM(3.0)
         got = pool(x)
