@@ -76,7 +76,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="run folder to create (default runs/RECIPE)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     train.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    train.add_argument("--quiet", action="store_true", help="no progress bars")
+    train.add_argument("--quiet", action="store_true", help="no progress bars or lines")
     train.add_argument("-h", "--help", action="store_true", help="show every setting")
 
     evaluate = command("evaluate", _evaluate, "Measure a run by the field's protocol.")

@@ -83,7 +83,8 @@ def train(
         recipe: every setting (:func:`crosscam.recipe.parse`).
         run: folder to create.
         device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal, and elsewhere a line after an epoch, both on
+            standard error.
         evaluate: called with the method (averaged weights) every ``engine.evaluate_every``
             epochs; what it returns is logged.
 
@@ -308,7 +309,7 @@ def _train(
                     if at.step % engine.log_every == 0 or ends:
                         watch.flush()
                         log.write(at, rate, terms, method.figures)
-                    bar.show(done + 1 / steps, at, terms)
+                    bar.show(at.epoch + at.step_in_epoch / steps, at, rate, terms)
                     # Asking the other processes waits for a GPU.
                     asked = world == 1 or device.type == "cpu" or at.step % engine.log_every == 0
                     stopped = asked and agree(stop(), world, device)

@@ -1,8 +1,10 @@
-"""What a run leaves behind and shows while it goes: the card, metrics.jsonl, the progress bar."""
+"""What a run leaves behind and shows while it goes: the card, metrics.jsonl, its progress."""
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -185,12 +187,21 @@ def _step_of(line: str) -> float:
 
 
 class Bar:
-    """A progress bar with loss terms, images per second and time left; silent off a terminal."""
+    """Loss terms, learning rate, images per second and time left, on standard error.
+
+    On a terminal a bar.  Elsewhere (a file, a cluster's log) a line after an epoch, with the loss
+    terms averaged over the steps since the line before: after the first epoch, the last, and those
+    between that end ten seconds or more after the last line.
+    """
 
     def __init__(self, visible: bool, epochs: int) -> None:
-        self.epochs, self.shown = epochs, 0.0
+        self.epochs, self.shown = epochs, -math.inf
         self.progress: Any = None
-        if not visible or not sys.stderr.isatty():
+        self.lines = visible and not sys.stderr.isatty()
+        self.start: tuple[float, float] | None = None  # epochs done and the time, at the first step
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        if not visible or self.lines:
             return
         from rich.console import Console
         from rich.progress import (
@@ -220,9 +231,18 @@ class Bar:
         if self.progress is not None:
             self.progress.stop()
 
-    def show(self, done: float, at: Position, terms: Mapping[str, Tensor]) -> None:
-        """Show the state after ``done`` epochs; twice a second at most, since reading waits."""
+    def show(self, done: float, at: Position, rate: float, terms: Mapping[str, Tensor]) -> None:
+        """Show the state after a step.
+
+        Args:
+            done: epochs, with their fraction; exactly ``at.epoch + 1`` after the last step of one.
+            at: where training stands.
+            rate: the learning rate of the step.
+            terms: the loss terms of the step; read twice a second at most, since reading waits.
+        """
         now = time.monotonic()
+        if self.lines:
+            self._line(done, now, at, rate, terms)
         if self.progress is None or (now - self.shown < 0.5 and done < self.epochs):
             return
         self.shown = now
@@ -233,3 +253,30 @@ class Bar:
             epoch=f"{min(at.epoch + 1, self.epochs)}/{self.epochs}",
             text=f"{text}  {at.speed:.0f} img/s",
         )
+
+    def _line(
+        self, done: float, now: float, at: Position, rate: float, terms: Mapping[str, Tensor]
+    ) -> None:
+        if self.start is None:
+            # The first step compiles and warms up, so that the clock starts after it.
+            self.start = (done, now)
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term.detach() if self.steps else term.detach()
+        self.steps += 1
+        if done != at.epoch + 1 or (now - self.shown < _BETWEEN_LINES and done < self.epochs):
+            return
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        first, since = self.start
+        pace = (now - since) / (done - first) if done > first else at.seconds / done
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(
+            f"epoch {at.epoch + 1}/{self.epochs}  loss {sum(means.values()):.3f} ({losses})  "
+            f"lr {rate:.1e}  {at.speed:.0f} images/s  "
+            f"left {datetime.timedelta(seconds=round(pace * (self.epochs - done)))}",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.shown, self.sums, self.steps = now, {}, 0
+
+
+_BETWEEN_LINES = 10.0  # seconds
