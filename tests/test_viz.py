@@ -97,6 +97,32 @@ def test_picture_of_ranked_lists(pictures: list[Path], tmp_path: Path) -> None:
         assert (sheet == color).all(1).sum() > 500  # a frame of two pixels around 64x128
 
 
+def test_right_and_wrong_can_be_told_without_colors(pictures: list[Path], tmp_path: Path) -> None:
+    hits = [viz.Hit(pictures[1], 0.9, True), viz.Hit(pictures[1], 0.9, False)]
+    row = viz.Row(pictures[0], hits)
+    text = viz.ranked_page(tmp_path / "p.html", "t", [row]).read_text(encoding="utf-8")
+    assert "\u2713 1. 0.900" in text
+    assert "\u2717 2. 0.900" in text
+    assert "\u2713, solid green frame" in text  # the legend
+    assert "\u2717, dashed red frame" in text
+    assert re.search(r"figure\.wrong img \{[^}]*dashed", text)
+
+    unknown = viz.Row(pictures[0], [viz.Hit(pictures[1], 0.9)])
+    text = viz.ranked_page(tmp_path / "u.html", "t", [unknown]).read_text(encoding="utf-8")
+    assert "\u2713" not in text
+
+    path = viz.ranked_picture(tmp_path / "lists.png", [row], scale=2)
+    sheet = np.asarray(Image.open(path).convert("L"))
+    # At scale 2 a cell is 148 wide, hits begin at 178 and 326; the upper frame lies 1 px above.
+    right, wrong = (sheet[9, left : left + 128] < 250 for left in (178, 326))
+    assert right.all()
+    assert 0.5 < wrong.mean() < 0.85  # gaps in the dashed one
+    under = slice(10 + 256 + 2, 10 + 256 + 18)
+    marks = [sheet[under, left + 104 : left + 128] < 200 for left in (178, 326)]
+    assert all(m.sum() > 20 for m in marks)
+    assert (marks[0] != marks[1]).sum() > 20  # a check is no cross
+
+
 def test_no_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one row"):
         viz.ranked_picture(tmp_path / "x.png", [])

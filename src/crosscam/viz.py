@@ -1,7 +1,8 @@
 """Ranked lists as a page and as a picture, and maps laid over pictures.
 
-A row of a ranked list is a query on the left and its best gallery images beside it, best first:
-green frame for the same person, red for another one, gray where nobody knows.
+A row of a ranked list is a query on the left and its best gallery images beside it, best first.
+The same person has a check and a solid green frame, another one a cross and a dashed red frame,
+so that right and wrong can be told without telling red from green; gray is where nobody knows.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def ranked_page(
     parts = [page.table(table.header, table.rows) for table in tables]
     parts.append(
         f"<p class=note>Query on the left, best match first. Number: {html.escape(score)}. "
-        f"<b style='color:{_RIGHT}'>Green</b>: same person. <b style='color:{_WRONG}'>Red</b>: "
-        "another person.</p>"
+        f"<b style='color:{_RIGHT}'>\u2713, solid green frame</b>: same person. "
+        f"<b style='color:{_WRONG}'>\u2717, dashed red frame</b>: another person.</p>"
         if any(h.correct is not None for r in rows for h in r.hits)
         else f"<p class=note>Query on the left, best match first. Number: {html.escape(score)}.</p>"
     )
@@ -91,7 +92,8 @@ def ranked_page(
         parts.append(_figure(row.query, "query", "query", row.caption or row.query.name))
         for rank, hit in enumerate(row.hits, 1):
             kind = {True: "right", False: "wrong", None: "unknown"}[hit.correct]
-            text = f"{rank}. {hit.score:.3f}"
+            mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[hit.correct]
+            text = f"{mark}{rank}. {hit.score:.3f}"
             parts.append(_figure(hit.path, kind, text, hit.caption or hit.path.name))
         parts.append("</div>")
     return page.write(path, title, parts, notes=notes, style=_STYLE)
@@ -113,19 +115,27 @@ def ranked_picture(path: Path, rows: Sequence[Row], *, scale: int = 2) -> Path:
     font = ImageFont.load_default(7 * scale)
     for i, row in enumerate(rows):
         top = i * cell_h + pad
-        cells = [(row.query, "#30343b", "query")]
+        cells: list[tuple[Path, str, str, bool | None]] = [(row.query, "#30343b", "query", None)]
         cells += [
-            (h.path, {True: _RIGHT, False: _WRONG, None: _UNKNOWN}[h.correct], f"{h.score:.2f}")
+            (
+                h.path,
+                {True: _RIGHT, False: _WRONG, None: _UNKNOWN}[h.correct],
+                f"{h.score:.2f}",
+                h.correct,
+            )
             for h in row.hits
         ]
-        for j, (file, color, text) in enumerate(cells):
+        for j, (file, color, text, correct) in enumerate(cells):
             left = j * cell_w + pad + (2 * pad if j else 0)
             frame = (left - scale, top - scale, left + width + scale - 1, top + height + scale - 1)
-            draw.rectangle(frame, outline=color, width=2 * scale)
             sheet.paste(_thumbnail(file).resize((width, height), Image.Resampling.BICUBIC),
                         (left, top))  # fmt: skip
             draw.rectangle(frame, outline=color, width=2 * scale)
+            if correct is False:
+                _dash(draw, frame, 2 * scale)
             draw.text((left, top + height + scale), text, fill=color, font=font)
+            if correct is not None:
+                _mark(draw, correct, (left + width - line, top + height + 2 * scale), scale, color)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=90)
     return path
@@ -196,6 +206,28 @@ def overlay(picture: image.Picture, values: npt.NDArray[np.floating]) -> image.P
 _HEAT = ((0, 0, 40), (85, 15, 110), (190, 50, 85), (250, 140, 10), (255, 250, 160))
 
 
+def _dash(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], width: int) -> None:
+    """White gaps, half as long as the dashes between them, in a frame ``width`` pixels wide."""
+    left, top, right, bottom = frame
+    dash, gap = 4 * width, 2 * width
+    for x in range(left + dash, right - dash, dash + gap):
+        for y in (top, bottom - width + 1):
+            draw.rectangle((x, y, x + gap - 1, y + width - 1), fill="white")
+    for y in range(top + dash, bottom - dash, dash + gap):
+        for x in (left, right - width + 1):
+            draw.rectangle((x, y, x + width - 1, y + gap - 1), fill="white")
+
+
+def _mark(
+    draw: ImageDraw.ImageDraw, correct: bool, corner: tuple[int, int], scale: int, color: str
+) -> None:
+    """A check or a cross, 6 x 6 pixels times ``scale``, right and below of ``corner``."""
+    strokes = [[(0, 3), (2, 6), (6, 0)]] if correct else [[(0, 0), (6, 6)], [(0, 6), (6, 0)]]
+    for stroke in strokes:
+        points = [(corner[0] + x * scale, corner[1] + y * scale) for x, y in stroke]
+        draw.line(points, fill=color, width=max(scale, 2), joint="curve")
+
+
 def _fitting(text: str, font: Any, width: int) -> str:
     """``text``, cut from the left until it is at most ``width`` pixels wide."""
     shown = text
@@ -235,7 +267,7 @@ figure.query { margin-right: 14px; }
 figure img { display: block; width: 64px; height: 128px; border: 4px solid #8a8f98;
   border-radius: 4px; image-rendering: auto; }
 figure.query img { border-color: #30343b; } figure.right img { border-color: #1a9850; }
-figure.wrong img { border-color: #d73027; }
+figure.wrong img { border-color: #d73027; border-style: dashed; }
 figcaption { font-size: 12px; color: var(--soft); text-align: center;
   font-variant-numeric: tabular-nums; }
 figure.right figcaption { color: #1a9850; } figure.wrong figcaption { color: #d73027; }
