@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,6 +85,64 @@ def test_text_and_page(found: Calibrated, tmp_path: Path) -> None:
     assert "1 and 3" in page
     found.calibration.save(tmp_path / "c.json")
     assert Calibration.load(tmp_path / "c.json", "abc") == found.calibration
+
+
+def test_extrapolated_rates_are_marked(found: Calibrated, tmp_path: Path) -> None:
+    measured = found.calibration.measured
+    assert measured is not None
+    # 80 queries in a half: ten of them are more than 10 %, and of 80 * 39 * 6 pairs under 0.1 %.
+    marked = {r["far"]: r["extrapolated"] for r in measured["searches"]}
+    assert marked == {0.001: True, 0.003: True, 0.01: True, 0.03: True, 0.1: True, 0.3: False}
+    assert not any(r["extrapolated"] for r in measured["pairs"])
+    page = found.report(tmp_path / "calibration.html").read_text(encoding="utf-8")
+    assert page.count("% (extrapolated)</td>") == 5
+    assert "rests on fewer trials" in page
+    assert found.text().count(", extrapolated") == 5
+
+
+def test_the_histogram_spans_the_scores_there_are(found: Calibrated) -> None:
+    scores = found.curves["scores"]
+    edges = np.array(scores["edges"])
+    samples = [*dataset().query, *dataset().gallery]
+    cosines = embed([s.path for s in samples[:160]]) @ embed([s.path for s in samples[160:]]).T
+    assert cosines.min() - 0.1 < edges[0]
+    assert edges[-1] < cosines.max() + 0.1
+    for name in ("same", "other"):
+        assert len(scores[name]) == len(edges) - 1 <= 64
+        assert 0.998 <= sum(scores[name]) <= 1.0 + 1e-12
+
+
+def crowded(paths: Sequence[Path]) -> npt.NDArray[np.float32]:
+    """Vectors all cosines of which are above 0.99."""
+    vectors = embed(paths) * np.float32(0.05)
+    vectors[:, 0] += 1
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_histogram_has_bins_enough_for_scores_close_together() -> None:
+    scores = calibrate(crowded, dataset(), model="abc").curves["scores"]
+    assert scores["edges"][0] > 0.98
+    assert len(scores["same"]) >= 8  # of 1/2048, the finest there are
+
+
+def row(far: float, achieved: float, low: float, high: float) -> dict[str, float]:
+    return {"far": far, "achieved": achieved, "low": low, "high": high, "accepted": 0.5,
+            "extrapolated": False}  # fmt: skip
+
+
+def test_a_promise_that_is_clearly_missed_is_said(found: Calibrated, tmp_path: Path) -> None:
+    def with_rows(*rows: dict[str, float]) -> Calibrated:
+        measured = {"pairs": [row(0.01, 0.011, 0.009, 0.013)], "searches": list(rows)}
+        calibration = dataclasses.replace(found.calibration, measured=measured)
+        return dataclasses.replace(found, calibration=calibration)
+
+    missed = with_rows(row(0.01, 0.26, 0.2, 0.31), row(0.1, 0.3, 0.25, 0.36))
+    (warning,) = missed.warnings
+    assert "of searches among strangers, 26.0% passed (95 %: 20.0% to 31.0%) where 1.0%" in warning
+    assert f"warning         {warning}" in missed.text()
+    assert f"Warning: {warning}" in missed.report(tmp_path / "c.html").read_text(encoding="utf-8")
+    assert with_rows(row(0.01, 0.03, 0.0, 0.05)).warnings == []  # may be chance
+    assert with_rows(row(0.1, 0.12, 0.11, 0.13)).warnings == []  # close enough
 
 
 def test_too_few_people_are_refused() -> None:

@@ -59,7 +59,7 @@ class Calibrated:
                 lines += [
                     f"{kind:<9} promised {r['far']:.1%}, on other people {r['achieved']:.2%} "
                     f"(95 %: {r['low']:.2%} to {r['high']:.2%}), accepts {r['accepted']:.1%} of "
-                    "the right ones"
+                    "the right ones" + (", extrapolated" if r["extrapolated"] else "")
                     for r in rows
                 ]
         if "pair_error" in measured:
@@ -72,7 +72,30 @@ class Calibrated:
                     else ""
                 )
             )
+        lines += [f"warning         {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for pairs and one for searches whose promised rates were clearly missed.
+
+        That is where twice the promise passed on other people, and chance does not explain it:
+        the whole interval lies above the promise.  Of several rates the one missed by most.
+        """
+        found = []
+        for kind in ("pairs", "searches"):
+            rows = (self.calibration.measured or {}).get(kind, ())
+            missed = [r for r in rows if r["low"] > r["far"] and r["achieved"] > 2 * r["far"]]
+            if missed:
+                worst = max(missed, key=lambda r: float(r["achieved"] / r["far"]))
+                what = {"pairs": "pairs of two people", "searches": "searches among strangers"}
+                found.append(
+                    f"the check on other people missed the promise: of {what[kind]}, "
+                    f"{worst['achieved']:.1%} passed (95 %: {worst['low']:.1%} to "
+                    f"{worst['high']:.1%}) where {worst['far']:.1%} was promised. Do not rely on "
+                    f"the promised rates of {kind}; calibrate on more people."
+                )
+        return found
 
     def report(self, path: Path) -> Path:
         """Writes the figures as a page with pictures (extra ``crosscam[plots]``)."""
@@ -204,7 +227,8 @@ def _check(
     own = trials.best_same
     searches = []
     for far in RATES:
-        above = calibration.threshold(far, people=strangers).score
+        threshold = calibration.threshold(far, people=strangers)
+        above = threshold.score
         alarms = np.bincount(trials.query_person, best > above, trials.people)
         counts = np.bincount(trials.query_person, minlength=trials.people).astype(float)
         accepted = (own > above) & (own > best)
@@ -215,6 +239,7 @@ def _check(
                 "achieved": alarms.sum() / counts.sum(),
                 "interval": _interval(alarms.astype(float), counts),
                 "accepted": float(accepted[known].mean()),
+                "extrapolated": threshold.extrapolated,
                 "people": strangers,
             }
         )
@@ -243,7 +268,8 @@ def _pair_rows(calibration: Calibration, trials: Trials) -> dict[str, Any]:
     rows = []
     total = trials.other.sum(1).astype(float)
     for far in RATES:
-        threshold = calibration.threshold(far).score
+        line = calibration.threshold(far)
+        threshold = line.score
         first = int(np.searchsorted(EDGES, threshold - 1e-12))
         passed = trials.other[:, first:].sum(1).astype(float)
         rows.append(
@@ -252,6 +278,7 @@ def _pair_rows(calibration: Calibration, trials: Trials) -> dict[str, Any]:
                 "achieved": passed.sum() / total.sum(),
                 "interval": _interval(passed, total),
                 "accepted": float((trials.same > threshold).mean()),
+                "extrapolated": line.extrapolated,
             }
         )
     same = np.bincount(bin_of(trials.same), minlength=BINS)
@@ -312,7 +339,7 @@ def _average(folds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
         row = {
             key: float(np.mean([e[key] for e in entries]))
             for key in entries[0]
-            if key not in ("interval", "people")
+            if key not in ("interval", "people", "extrapolated")
         }
         # Halves of different people are independent: the variances of their mean add.
         spread = np.array([e["interval"] for e in entries]) - row["achieved"]
@@ -320,6 +347,7 @@ def _average(folds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
         half = np.sqrt(((spread - own) ** 2).sum(0)) / len(entries)
         row["low"] = max(row["achieved"] - half[0], 0.0)
         row["high"] = min(row["achieved"] + half[1], 1.0)
+        row["extrapolated"] = any(e["extrapolated"] for e in entries)
         if "people" in entries[0]:
             row["people"] = int(entries[0]["people"])
         rows.append(row)
@@ -351,11 +379,27 @@ def _reliability(said: Floats, right: Floats, weight: Floats) -> tuple[list[list
 
 
 def _densities(trials: Trials) -> dict[str, list[float]]:
-    """Shares of scores per 1/64, of pairs of one person and of two."""
-    wide = BINS // 128
-    same = np.bincount(bin_of(trials.same), minlength=BINS).reshape(-1, wide).sum(1)
-    other = trials.other.sum(0).reshape(-1, wide).sum(1)
-    return {"same": (same / same.sum()).tolist(), "other": (other / other.sum()).tolist()}
+    """Shares of scores of pairs of one person and of two, in at most 64 bins where scores are.
+
+    ``edges`` are the N + 1 bounds of the N bins.  One score in 2,000 at either end, of each kind,
+    is left out, so that a single odd pair does not press all others together.
+    """
+    counts = {
+        "same": np.bincount(bin_of(trials.same), minlength=BINS),
+        "other": trials.other.sum(0),
+    }
+    ends = []
+    for count in counts.values():
+        below = np.cumsum(count) / count.sum()
+        ends.append((int((below > 0.0005).argmax()), int((below >= 0.9995).argmax()) + 1))
+    first, last = min(low for low, _ in ends), max(high for _, high in ends)
+    wide = -(-(last - first) // 64)
+    edges = np.minimum(np.arange(first, last + wide, wide), BINS)
+    shares = {
+        name: (np.add.reduceat(np.append(count[: edges[-1]], 0), edges[:-1]) / count.sum()).tolist()
+        for name, count in counts.items()
+    }
+    return {**shares, "edges": EDGES[edges].tolist()}
 
 
 # --- the page ---------------------------------------------------------------------------------
@@ -365,8 +409,10 @@ def _report(path: Path, found: Calibrated) -> Path:
     it, measured = found.calibration, found.calibration.measured or {}
     figure = _draw(found)
     tables = []
+    marked = False
     for kind, title in (("pairs", "Pairs"), ("searches", "Searches")):
         if kind in measured:
+            marked |= any(r["extrapolated"] for r in measured[kind])
             size = measured[kind][0].get("people")
             among = f" among {size} people" if size else ""
             tables.append(
@@ -380,7 +426,7 @@ def _report(path: Path, found: Calibrated) -> Path:
                     ),
                     [
                         (
-                            f"{r['far']:.1%}",
+                            f"{r['far']:.1%}" + (" (extrapolated)" if r["extrapolated"] else ""),
                             f"{r['achieved']:.2%}",
                             f"{r['low']:.2%} to {r['high']:.2%}",
                             f"{r['accepted']:.1%}",
@@ -389,6 +435,12 @@ def _report(path: Path, found: Calibrated) -> Path:
                     ],
                 )
             )
+    if marked:
+        tables.append(
+            "<p class=note>Extrapolated: the threshold rests on fewer trials or strangers than its "
+            "rate needs (ten trials above it, at least). Calibrate on more people before relying "
+            "on it.</p>"
+        )
     if it.cameras:
         tables.append(
             "<h2>Pairs of cameras, at the pair threshold of 1 %</h2>"
@@ -406,6 +458,7 @@ def _report(path: Path, found: Calibrated) -> Path:
             )
         )
     notes = [
+        *(f"Warning: {warning}" for warning in found.warnings),
         f"{it.people:,} people, {it.same_pairs:,} pairs of one person, {it.other_pairs:,} of two. "
         "Everything below is measured on people that it was not learned from (two halves, each "
         "checked on the other).",
@@ -429,7 +482,8 @@ def _draw(found: Calibrated) -> str:
     measured, curves = found.calibration.measured or {}, found.curves
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     scores, reliability, rates = figure.subplots(1, 3)
-    middles = (np.arange(128) + 0.5) / 64 - 1
+    edges = np.array(curves["scores"]["edges"])
+    middles = (edges[:-1] + edges[1:]) / 2
     for name, color in (("other", "#d73027"), ("same", "#1a9850")):
         label = {"other": "two people", "same": "one person"}[name]
         scores.fill_between(middles, curves["scores"][name], color=color, alpha=0.4, label=label)
