@@ -583,6 +583,48 @@ def test_what_is_no_picture_is_refused(data: bytes, words: str, viewer: Caller) 
     assert re.search(words, answer.json()["detail"]), answer.json()["detail"]
 
 
+def test_unknown_form_fields_are_named(viewer: Caller, operator: Caller) -> None:
+    """A misspelled filter must not search everything."""
+    picture = [("pictures", ("q.jpg", jpeg(1), "image/jpeg"))]
+    answer = viewer.post("/api/search", files=picture, data={"camera": "1", "tpo": "3"})
+    assert answer.status_code == 422
+    detail = answer.json()["detail"]
+    assert "unknown form fields: 'camera', 'tpo'." in detail
+    assert "cameras, not_cameras" in detail
+    assert "token" not in detail
+    assert viewer.post("/api/search", files=picture, data={"cameras": "1"}).status_code == 200
+
+    answer = operator.post("/api/sightings", files=picture, data={"cam\x1b\u00e9" * 30: "1"})
+    assert answer.status_code == 422
+    assert "unknown form fields: 'cam" in answer.json()["detail"]
+    assert "\x1b" not in answer.json()["detail"]
+    assert len(answer.json()["detail"]) < 400
+    # What a role may not do is said first.
+    refused = viewer.post("/api/sightings", files=picture, data={"camra": "1"})
+    assert refused.status_code == 403
+
+
+def test_a_form_is_asked_for_where_json_came(viewer: Caller) -> None:
+    answer = viewer.post("/api/search", json={"person": "Ann"})
+    assert answer.status_code == 422
+    assert "as a form" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"name": "Ann", ids: []}', "the body is not JSON that can be read: Expecting property"),
+        (b"[1]", "the body: "),
+        (b"", "the body: Field required"),
+    ],
+)
+def test_a_broken_body_is_explained(body: bytes, words: str, operator: Caller) -> None:
+    headers = {**operator.headers, "content-type": "application/json"}
+    answer = operator.client.post("/api/enroll", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(words)
+
+
 def test_a_polyglot_is_kept_as_a_picture_only(running: Running, operator: Caller) -> None:
     """A JPEG with a page behind it is shown as a JPEG, whatever else it could be."""
     data = jpeg(60) + b"<script>alert(1)</script>"

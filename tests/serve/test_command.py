@@ -57,6 +57,19 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert "cannot listen" not in capsys.readouterr().err
 
 
+def test_a_place_without_a_gallery_is_said_to_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typo = tmp_path / "poeple.gallery"
+    assert main(["serve", "--gallery", str(typo), "--model", "people"]) == 1
+    said = capsys.readouterr().err
+    assert f"{typo} is not a gallery (it has no gallery.json)" in said
+    typo.mkdir()
+    (typo / "gallery.json").write_text("{}")
+    assert main(["serve", "--gallery", str(typo), "--model", "people"]) == 1
+    assert "nobody may use this service yet" in capsys.readouterr().err
+
+
 def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:
     assert main(["token", "add", "a", "--role", "viewer", "--gallery", str(tmp_path / "g")]) == 0
     assert (tmp_path / "g.service" / "tokens.json").is_file()

@@ -49,6 +49,12 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "crosscam", "train", *map(str, arguments), "--quiet"]
 
 
+def test_a_missing_folder_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.root is missing.*data\.root=FOLDER"):
+        loop.train(parse("cpu"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_leaves_everything_behind(whole: Path) -> None:
     names = {p.name for p in whole.iterdir()}
     assert names >= {"recipe.yaml", "card.json", "metrics.jsonl", "checkpoints"}

@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import hmac
 import importlib.resources
+import inspect
 import io
 import itertools
 import logging
@@ -402,6 +403,24 @@ def make_app(service: Service) -> FastAPI:
     viewer, operator, admin = (needs(role) for role in Role)
     thumbnails = needs(Role.VIEWER, _PICTURE_COST)
 
+    async def only_known(request: Request) -> None:
+        """Refuses a form with fields that the route does not have: a typo must not widen a search.
+
+        The form was read before, and is kept with the request.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind and kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+            raise HTTPException(422, "send the fields as a form (multipart/form-data).")
+        own = inspect.signature(request.scope["route"].endpoint).parameters
+        known = [name for name in own if name not in ("token", "_")]
+        strange = [name for name in dict.fromkeys(await request.form()) if name not in known]
+        if strange:
+            # Enough of a name to find it by, and nothing that a log or a terminal would obey.
+            shown = ", ".join(ascii(name[:40]) for name in strange[:5])
+            raise HTTPException(422, f"unknown form fields: {shown}. Known are {', '.join(known)}.")
+
+    form = Depends(only_known)
+
     def reasoned(reason: str) -> None:
         if settings.require_reason and not reason.strip():
             raise HTTPException(422, "this service asks for a reason.")
@@ -484,6 +503,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/search", tags=["gallery"])
     def search(
         token: Token = viewer,
+        _: None = form,
         pictures: Annotated[list[UploadFile] | None, File()] = None,
         sightings: Annotated[list[Id] | None, Form()] = None,
         person: Annotated[Name | None, Form()] = None,
@@ -617,6 +637,7 @@ def make_app(service: Service) -> FastAPI:
     def add(
         pictures: Annotated[list[UploadFile], File()],
         token: Token = operator,
+        _: None = form,
         camera: Annotated[str, Form(max_length=200)] = "",
         time: Annotated[Name | None, Form()] = None,
         track: Annotated[str, Form(max_length=200)] = "",
@@ -792,8 +813,13 @@ def make_app(service: Service) -> FastAPI:
         # What came is not repeated: it may be a picture, or not even text.
         faults = []
         for entry in error.errors()[:5]:
+            if entry["type"] == "json_invalid":
+                reason = entry.get("ctx", {}).get("error", "")
+                at = entry["loc"][-1]
+                faults.append(f"the body is not JSON that can be read: {reason} at character {at}")
+                continue
             place = [str(p) for p in entry["loc"] if p not in ("body", "query", "path")]
-            faults.append(f"{'.'.join(place)}: {entry['msg']}")
+            faults.append(f"{'.'.join(place) or 'the body'}: {entry['msg']}")
         return answer(422, "; ".join(faults).encode("utf-8", "replace").decode())
 
     static = importlib.resources.files("crosscam.serve") / "web"

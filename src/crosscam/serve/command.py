@@ -131,10 +131,15 @@ def serve(options: argparse.Namespace) -> int:
     state = _state(options)
     if not Tokens(state / "tokens.json").list():
         where = f"--state {state}" if options.state else f"--gallery {options.gallery}"
-        raise InputError(
-            "nobody may use this service yet. Make a token first: "
-            f"crosscam token add YOUR-NAME --role admin {where}"
-        )
+        command = f"crosscam token add YOUR-NAME --role admin {where}"
+        if "://" not in options.gallery and not (Path(options.gallery) / "gallery.json").is_file():
+            raise InputError(
+                f"{options.gallery} is not a gallery (it has no gallery.json). Correct --gallery, "
+                "or make one: crosscam gallery add PICTURES --gallery "
+                f"{options.gallery} --model {options.model}. To serve an empty one there, which is "
+                f"filled through the service, make a token first: {command}"
+            )
+        raise InputError(f"nobody may use this service yet. Make a token first: {command}")
     _require_free(options.host, options.port)  # before an encoder is loaded and a page promised
     try:
         import uvicorn

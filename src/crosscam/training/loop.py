@@ -89,10 +89,16 @@ def train(
             epochs; what it returns is logged.
 
     Raises:
+        RecipeError: ``data.root`` is missing, or a setting does not fit.
         TrainingError: a loss stopped being finite, or the folder is not empty.
         DiskError: the disk is full; the last checkpoint is untouched.
         Interrupted: Ctrl-C; :func:`resume` goes on from the last step.
     """
+    if not recipe.data.root:
+        raise RecipeError(
+            f"data.root is missing: say where {recipe.data.name} lies (data.root=FOLDER, or the "
+            "CSV file of data.name=csv). Other sets: data.name=NAME, see crosscam data list."
+        )
     if rank() == 0:
         if run.exists() and any(run.iterdir()):
             raise TrainingError(
