@@ -57,6 +57,29 @@ def test_nothing_wrong(own: Path) -> None:
     ]
 
 
+def test_own_data_has_no_expected_columns(own: Path) -> None:
+    console = Console(width=300)
+    with console.capture() as capture:
+        console.print(check("folder", own))
+    text = capture.get()
+    assert "images found" not in text
+    assert text.count("expected") == str(own).count("expected")
+    assert [line.split() for line in text.splitlines() if "query" in line] == [
+        ["\u2502", "query", "\u2502", "4", "\u2502", "2", "\u2502", "2", "\u2502"]
+    ]
+
+
+def test_own_data_without_an_image_is_told_what_works(tmp_path: Path) -> None:
+    found = only(check("folder", tmp_path), "no-images")
+    assert "PERSON/CAMERA/IMAGE" in found.needed
+    assert "train, query and gallery" in found.needed
+    assert "alice/cam1/0001.jpg" in found.fix
+    (tmp_path / "list.csv").write_text("path,pid\n")
+    found = only(check("csv", tmp_path / "list.csv"), "no-images")
+    assert "path and pid" in found.needed
+    assert "path,pid,camid,split" in found.fix
+
+
 @pytest.mark.parametrize("decode", [True, False])
 def test_empty_files(own: Path, decode: bool) -> None:
     (own / "train" / "a" / "x_c1_t.jpg").write_bytes(b"")
@@ -215,7 +238,7 @@ def test_the_printed_report(tmp_path: Path) -> None:
     assert "3,368" in text
     assert "wrong" in text
     assert "error: query: found 1 images of 1 ids." in text
-    assert "not ok · 1 pictures opened" in text
+    assert "not ok · 1 picture opened" in text
     status, text = printed(main_check, "market1501", tmp_path, partial=True, decode=False)
     assert status == 0
     assert "subset" in text

@@ -23,6 +23,7 @@ from crosscam.errors import ImageError
 from crosscam.image import MAX_BYTES
 from crosscam.image import decode as decode_picture
 from crosscam.types import JUNK_PID, Dataset, Sample
+from crosscam.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -87,11 +88,14 @@ class Report:
         title = f"{self.name}" + (f" ({self.variant})" if self.variant else "")
         table = Table(title=escape(title), title_justify="left")
         table.add_column("split")
+        published = any(r.expected != Count() for r in self.rows)  # own data has no such counts
         for word in ("images", "ids"):
-            table.add_column(f"{word} found", justify="right")
-            table.add_column("expected", justify="right")
+            table.add_column(f"{word} found" if published else word, justify="right")
+            if published:
+                table.add_column("expected", justify="right")
         table.add_column("cameras", justify="right")
-        table.add_column("")
+        if published:
+            table.add_column("")
         for r in self.rows:
             mark = (
                 "[green]ok[/]"
@@ -99,15 +103,14 @@ class Report:
                 else ("[yellow]subset[/]" if self.partial else "[red]wrong[/]")
             )
             known = r.expected.images is not None or r.expected.ids is not None
-            table.add_row(
-                r.split,
-                _number(r.found.images),
-                _number(r.expected.images),
-                _number(r.found.ids),
-                _number(r.expected.ids),
-                _number(r.found.cameras),
-                mark if known else "",
-            )
+            cells = [r.split]
+            for found, expected in (
+                (r.found.images, r.expected.images),
+                (r.found.ids, r.expected.ids),
+            ):
+                cells += [_number(found), _number(expected)] if published else [_number(found)]
+            cells.append(_number(r.found.cameras))
+            table.add_row(*cells, *([mark if known else ""] if published else []))
         colors = {"error": "red", "warning": "yellow", "info": "cyan"}
         order = list(colors)
         lines: list[RenderableType] = [table]
@@ -115,7 +118,9 @@ class Report:
             said = " ".join(filter(None, (f.found, f.needed)))
             lines.append(Text.assemble((f"{f.level}: ", f"bold {colors[f.level]}"), said))
             lines += [Padding(Text(t), (0, 0, 0, 2)) for t in (f.fix, f.sample()) if t]
-        opened = f"{self.decoded:,} pictures opened" if self.decoded else "no picture opened"
+        opened = (
+            f"{counted(self.decoded, 'picture')} opened" if self.decoded else "no picture opened"
+        )
         verdict = ("ok", "bold green") if self.ok else ("not ok", "bold red")
         lines.append(Text.assemble(verdict, f" · {opened} · {self.seconds:.1f} s · {self.root}"))
         return Group(*lines)

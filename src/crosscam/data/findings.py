@@ -184,9 +184,29 @@ def _nothing(parsed: Parsed) -> Iterator[Finding]:
             "error",
             "no-images",
             f"No image of {parsed.dataset.name} was found under {parsed.dataset.root}.",
-            "At least one split with images is needed.",
-            "Check the folder against the layout in docs/data.md.",
+            *_LAYOUTS.get(
+                parsed.dataset.name,
+                (
+                    "At least one split with images is needed.",
+                    "Check the folder against the layout in docs/data.md.",
+                ),
+            ),
         )
+
+
+_LAYOUTS = {  # of own data: what was looked for, and what to do
+    "folder": (
+        "Looked for images at PERSON/IMAGE and PERSON/CAMERA/IMAGE, in the folder itself or in its "
+        "folders train, query and gallery.",
+        "Make one folder per person, such as alice/cam1/0001.jpg or alice/0001_c1.jpg, or write a "
+        "CSV with the columns path and pid and read it as 'csv'.",
+    ),
+    "csv": (
+        "Looked for rows under a header line with path and pid, and camid and split if known.",
+        "Write a row for every image, such as alice/0001.jpg,1,1,query under the header "
+        "path,pid,camid,split; paths start at the file's folder.",
+    ),
+}
 
 
 def _wrong_counts(rows: Sequence[Row], partial: bool) -> Iterator[Finding]:
