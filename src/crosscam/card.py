@@ -29,6 +29,7 @@ from typing import Any, Literal, get_args
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256, write_atomically
 from crosscam.image import Preprocess
+from crosscam.wording import counted
 
 __all__ = [
     "BOUNDS",
@@ -368,6 +369,8 @@ def _figure(figure: Mapping[str, Any]) -> str:
         if isinstance(figure.get(key), (int, float))
     ]
     how = [str(figure[key]) for key in ("ap", "precision") if figure.get(key)]
+    if isinstance(figure.get("n_queries"), int):
+        how.append(counted(figure["n_queries"], "query", "queries"))
     changes = [
         f"{text} {figure[key]:+.2%}"
         for key, text in (("rank1_change", "rank-1"), ("mAP_change", "mAP"))

@@ -21,11 +21,14 @@ from crosscam.retrieval import Metrics, RerankSettings, top_k
 from crosscam.retrieval import evaluate as measure
 from crosscam.types import Dataset, Sample
 
-__all__ = ["COLLAPSED", "Evaluation", "evaluate"]
+__all__ = ["COLLAPSED", "FEW", "Evaluation", "evaluate"]
 
 COLLAPSED = 0.99
 """Median cosine between pictures from which on a network tells nothing apart.  Those that learned
 something have up to 0.45 on Market-1501, color histograms 0.77, one that collapsed 0.9997."""
+
+FEW = 10
+"""Fewer queries or people than these make figures that say little."""
 
 _LOOKED_AT = 1000  # pictures, for that median: eight megabytes of cosines
 
@@ -58,13 +61,31 @@ class Evaluation:
     @property
     def warnings(self) -> list[str]:
         """What somebody should know before believing the figures."""
-        if self.likeness < COLLAPSED:
-            return []
+        found = []
+        query, gallery = self.dataset.require_test()
+        people = {query[i].pid for i in np.flatnonzero(self.metrics.per_query.valid)}
+        strangers = {s.pid for s in gallery if s.pid >= 0}
+        queries = self.metrics.n_valid_queries
+        if len(strangers | people) == 1:
+            found.append(
+                "the test set shows a single person, so that every ranking is right whatever the "
+                "model does. Add pictures of other people to the gallery."
+            )
+        elif queries < FEW or len(people) < FEW:
+            found.append(
+                f"the test set is small (queries that count: {queries:,}, people they show: "
+                f"{len(people):,}), and its figures say little: one query more or less that is "
+                f"right moves rank-1 by {1 / max(queries, 1):.1%}. Test on {FEW} people or more."
+            )
+        # In few pictures, or those of one person or two, likeness says nothing of the model.
+        if self.likeness < COLLAPSED or len(strangers) < 3 or len(gallery) < FEW:
+            return found
         return [
+            *found,
             f"all pictures look the same to this model (median cosine {self.likeness:.4f}): its "
             "training has collapsed. Start from a trained network "
             "(method.backbone.pretrained=people), take a lower optimizer.lr or a longer warm-up, "
-            "or lower the weight of the triplet."
+            "or lower the weight of the triplet.",
         ]
 
     def summary(self) -> dict[str, Any]:

@@ -96,11 +96,13 @@ def test_files_outside_the_folder_are_refused(copied: Path, name: str) -> None:
 
 def test_the_card_says_what_precision_costs(card: Card) -> None:
     figure = {"data": "market1501", "rank1": 0.5, "mAP": 0.4, "ap": "rank-precision",
-              "precision": "int8", "rank1_change": -0.0123, "mAP_change": 0.0045}  # fmt: skip
+              "n_queries": 3368, "precision": "int8",
+              "rank1_change": -0.0123, "mAP_change": 0.0045}  # fmt: skip
     cosines = {"on": "market1501", "mean": 0.99, "least": 0.97}
     text = replace(
         card, figures=(figure,), proof={**card.proof, "cosine_to_network": cosines}
     ).text()
+    assert "mAP 40.0% (rank-precision, int8, 3,368 queries, " in text
     assert "rank-1 -1.23%, mAP +0.45% from the network in float32" in text
     assert "on market1501: mean cosine 0.99, least 0.97" in text
 
