@@ -117,6 +117,15 @@ def test_a_model_that_sees_no_difference_is_warned_of(
     assert written["median_cosine"] > evaluate.COLLAPSED
 
 
+def test_describing_for_no_classes_is_refused_without_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["describe", "baseline", "--num-classes", "0"]) == 1
+    assert "--num-classes must be 1 or more, got 0" in capsys.readouterr().err
+
+
 def test_small_test_sets_are_warned_of(run: Path, toys: Path, tmp_path: Path) -> None:
     dataset = datasets.load("market1501", toys, partial=True)
     small = evaluate.evaluate(embedder.load(run), dataset)

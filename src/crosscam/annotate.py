@@ -296,7 +296,7 @@ def show(
 def run(options: argparse.Namespace) -> int:
     """``crosscam prior VERB ...``."""
     if options.verb == "list":
-        for found in store.read_all(options.folder):
+        for found in store.read_all(options.priors or options.folder):
             about = found.about
             size = found.values.nbytes / max(1, int(about["pictures"]))
             print(

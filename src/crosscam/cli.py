@@ -14,6 +14,7 @@ from typing import Any
 
 import crosscam
 from crosscam.errors import CheckpointError, CrosscamError, InputError, RecipeError
+from crosscam.wording import counted
 
 __all__ = ["main", "told"]
 
@@ -272,7 +273,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         show.add_argument(f"--{kind}", default="", metavar="PRODUCER",
                           help="which, where the folder has several")  # fmt: skip
     listed = kinds.add_parser("list", help="What a folder of priors holds.")
-    listed.add_argument("folder", type=Path)
+    place = listed.add_mutually_exclusive_group(required=True)
+    place.add_argument("folder", type=Path, nargs="?", help="folder of priors")
+    place.add_argument("--priors", type=Path, help="the same, as the other verbs name it")
 
     convert = command("convert", _convert, "Make a run of weights from another toolkit.")
     convert.add_argument("file", type=Path, help=".safetensors, or a PyTorch file of tensors")
@@ -387,7 +390,7 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     print(
-        f"trained {card['epochs']} epochs in {card['training_minutes']} minutes "
+        f"trained {counted(card['epochs'], 'epoch')} in {card['training_minutes']} minutes "
         f"({card['images_per_second']} images/s, {card['precision']}): {run}\n"
         f"next:   crosscam evaluate {run}"
     )
@@ -599,6 +602,8 @@ def _describe(options: argparse.Namespace) -> int:
     from crosscam.describe import describe
     from crosscam.recipe import parse
 
+    if options.num_classes < 1:  # before torch warns of layers without outputs
+        raise InputError(f"--num-classes must be 1 or more, got {options.num_classes}.")
     recipe = parse(None, [f"method.name={options.method}", *options.settings])
     method = recipe.method.build(options.num_classes)
     result = describe(method, recipe.preprocess.size)

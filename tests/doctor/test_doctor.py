@@ -354,6 +354,8 @@ def test_pictures_of_nobody_known(work: Path, tmp_path: Path) -> None:
 
 def test_what_to_expect(cells: Report, work: Path) -> None:
     assert "no measured figures" in cells.expect[0]
+    assert "On new cameras" in cells.text()
+    assert "On new cameras" not in replace(cells, expect=()).text()
     figures = (
         {"data": "nothing", "rank1": 0.9, "mAP": 0.8, "ap": "rank-precision"},
         {"data": "elsewhere", "rank1": 0.2, "mAP": 0.1, "ap": "rank-precision"},

@@ -98,6 +98,8 @@ def test_a_gallery_from_the_first_picture_to_the_last_receipt(
         capsys, "add", "crops", "--gallery", "h", "--model", "m", status=1
     )
     assert "give --yes" in call(capsys, "forget", *g, "--person", "Anna", status=1)
+    nobody = call(capsys, "forget", *g, "--before", "1971-01-01", status=1)
+    assert "no sighting fits that" in nobody
     receipt = values(capsys, "forget", *g, "--person", "Anna", "--yes", "--receipt", "r.json",
                      "--reason", "asked to")  # fmt: skip
     assert receipt == json.loads(Path("r.json").read_text())
@@ -148,7 +150,7 @@ def test_lists_and_films_are_added_by_their_name(
     )
     g = ("--gallery", "g", "--model", "m")
     text = call(capsys, "add", "l.csv", *g, "--timezone", "Europe/Berlin")
-    assert "added 1 sightings, 1 broken pictures were skipped" in text
+    assert "added 1 sighting, 1 broken pictures were skipped" in text
     assert "gone.jpg: cannot be read" in text
     with Gallery.open("g") as gallery:
         (s,) = gallery.find()

@@ -216,6 +216,8 @@ def test_from_a_table_to_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert cli.main(["prior", "masks", *common]) == 0
     assert cli.main(["prior", "list", str(out)]) == 0
     said = capsys.readouterr().out
+    assert cli.main(["prior", "list", "--priors", str(out)]) == 0
+    assert capsys.readouterr().out in said
     assert "masks by skeleton: 24 pictures" in said
     assert "8,192 bytes each" in said
     sheet = tmp_path / "sheet.png"

@@ -33,6 +33,7 @@ from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from crosscam.retrieval import evaluate
+from crosscam.wording import counted
 
 __all__ = ["Finding", "Report", "examine"]
 
@@ -85,7 +86,8 @@ class Report:
             lines.append(f"{f.status:4s}  {f.check:13s} {f.measured}")
             if f.status != "OK":
                 lines += [f"{'':20s}{text}" for text in (f.meaning, f.advice) if text]
-        lines += ["", "On new cameras", *(f"  {text}" for text in self.expect)]
+        if self.expect:
+            lines += ["", "On new cameras", *(f"  {text}" for text in self.expect)]
         counts = [f"{sum(f.status == s for f in self.findings)} {s}" for s in ("FAIL", "WARN")]
         return "\n".join([*lines, "", f"{self.status}: {', '.join(counts)}"])
 
@@ -218,7 +220,9 @@ def _files(p: _Patient) -> Iterator[Finding]:
             "Copy the run again, or train it again.",
         )  # fmt: skip
         return
-    yield Finding("files", "OK", f"{len(p.card.files)} files have the hashes of the card", "")
+    yield Finding(
+        "files", "OK", f"{counted(len(p.card.files), 'file')}, with the hashes of the card", ""
+    )
 
 
 def _weights(p: _Patient) -> Iterator[Finding]:
@@ -767,6 +771,8 @@ def _values(figure: Any) -> str:
         if isinstance(figure.get(key), (int, float))
     ]
     counts = (
-        f", {figure['n_queries']:,} queries" if isinstance(figure.get("n_queries"), int) else ""
+        f", {counted(figure['n_queries'], 'query', 'queries')}"
+        if isinstance(figure.get("n_queries"), int)
+        else ""
     )
     return f"{', '.join(values)} ({figure.get('ap', '?')} AP{counts})"

@@ -13,6 +13,7 @@ from typing import Any
 
 from crosscam.errors import DataError, InputError
 from crosscam.files import write_atomically
+from crosscam.wording import counted
 
 __all__ = ["add_arguments", "run"]
 
@@ -214,7 +215,7 @@ def _run_add(options: argparse.Namespace) -> int:
         "broken": [{"name": n, "why": w} for n, w in total.broken],
         "sightings": count,
     }
-    _print(options, values, f"{total.text()}\n{count:,} sightings in {options.gallery}")
+    _print(options, values, f"{total.text()}\n{counted(count, 'sighting')} in {options.gallery}")
     return 0
 
 
@@ -391,7 +392,8 @@ def _run_people(options: argparse.Namespace) -> int:
     with _open(options) as gallery:
         people = [gallery.people.get(name) for name in gallery.people.names()]
     lines = [
-        f"{p.name}: {p.sightings:,} sightings ({p.confirmed} confirmed, {p.rejected} rejected), "
+        f"{p.name}: {counted(p.sightings, 'sighting')} "
+        f"({p.confirmed} confirmed, {p.rejected} rejected), "
         f"cameras {', '.join(p.cameras)}" + (f", {p.first} to {p.last}" if p.first else "")
         for p in people
     ]
@@ -415,7 +417,7 @@ def _run_enroll(options: argparse.Namespace) -> int:
             ids += added.ids
         changed = gallery.people.enroll(options.name, ids, same_frame=options.same_frame)
     _print(options, [s.to_json() for s in changed],
-           f"{len(changed):,} sightings show {options.name}")  # fmt: skip
+           f"{counted(len(changed), 'sighting')} show {options.name}")  # fmt: skip
     return 0
 
 
@@ -436,9 +438,9 @@ def _run_judgment(options: argparse.Namespace) -> int:
                 if verb == "rename"
                 else people.merge(options.names, options.into)
             )
-            _print(options, {"changed": count}, f"changed {count:,} sightings")
+            _print(options, {"changed": count}, f"changed {counted(count, 'sighting')}")
             return 0
-    _print(options, [s.to_json() for s in changed], f"changed {len(changed):,} sightings")
+    _print(options, [s.to_json() for s in changed], f"changed {counted(len(changed), 'sighting')}")
     return 0
 
 
@@ -453,8 +455,11 @@ def _run_forget(options: argparse.Namespace) -> int:
             raise InputError(gallery.people.unknown(options.person))
         if not options.yes:
             count = gallery.points.count(where)
+            if not count:
+                raise InputError("no sighting fits that: there is nothing to delete.")
             if not sys.stdin.isatty():
-                raise InputError(f"this deletes {count:,} sightings for good: give --yes.")
+                deleted = counted(count, "sighting")
+                raise InputError(f"this deletes {deleted} for good: give --yes.")
             answer = input(f"delete {count:,} of {len(gallery):,} sightings for good? [y/N] ")
             if answer.strip().lower() not in ("y", "yes"):
                 print("nothing was deleted")
@@ -479,7 +484,8 @@ def _run_compact(options: argparse.Namespace) -> int:
         removed = gallery.compact()
         indexed, count = gallery.points.indexed(), len(gallery)
     _print(options, {"removed": removed, "indexed": indexed, "sightings": count},
-           f"removed {removed:,} unused files and sets; {indexed:,} of {count:,} sightings "
+           f"removed {counted(removed, 'unused file or set', 'unused files and sets')}; "
+           f"{indexed:,} of {count:,} sightings "
            "indexed")  # fmt: skip
     return 0
 
@@ -503,7 +509,8 @@ def _run_reembed(options: argparse.Namespace) -> int:
     with _open(options) as gallery, _bar("embedding", len(gallery), options) as advance:
         count = gallery.reembed(encoder, progress=advance)
         name = gallery.model.name or gallery.model.short
-    _print(options, {"embedded": count}, f"embedded {count:,} pictures; the model is now {name}")
+    _print(options, {"embedded": count}, f"embedded {counted(count, 'picture')}; "
+           f"the model is now {name}")  # fmt: skip
     return 0
 
 

@@ -51,6 +51,7 @@ from crosscam.gallery.points import (
 from crosscam.gallery.search import search as search_gallery
 from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time, sighting_id
 from crosscam.image import MAX_BYTES, decode
+from crosscam.wording import counted
 
 __all__ = ["Added", "Check", "Encoder", "Gallery", "Item", "Model", "Receipt", "Stats"]
 
@@ -134,7 +135,7 @@ class Added:
     broken: list[tuple[str, str]] = field(default_factory=list)  # (name, why); skipped
 
     def text(self) -> str:
-        lines = [f"added {self.new:,} sightings"]
+        lines = [f"added {counted(self.new, 'sighting')}"]
         if self.present:
             lines[0] += f", {self.present:,} were there already"
         if self.broken:
@@ -167,8 +168,10 @@ class Receipt:
     def text(self) -> str:
         asked = ", ".join(f"{k} {v}" for k, v in self.asked.items())
         lines = [
-            f"forgot {asked}: {self.sightings:,} sightings, {self.vectors:,} vectors, "
-            f"{self.pictures:,} pictures, {self.feedback:,} names and judgments",
+            f"forgot {asked}: {counted(self.sightings, 'sighting')}, "
+            f"{counted(self.vectors, 'vector')}, "
+            f"{counted(self.pictures, 'picture')}, "
+            f"{counted(self.feedback, 'name or judgment', 'names and judgments')}",
             f"receipt {self.id}, {self.time}",
         ]
         if self.kept_pictures:
@@ -239,7 +242,9 @@ class Check:
         return {"sound": self.sound, **asdict(self)}
 
     def text(self) -> str:
-        lines = [f"{self.sightings:,} sightings: {'all whole' if self.sound else 'PROBLEMS'}"]
+        lines = [
+            f"{counted(self.sightings, 'sighting')}: {'all whole' if self.sound else 'PROBLEMS'}"
+        ]
         for words, found in (
             ("sightings without their picture", self.missing),
             ("sightings whose picture is damaged", self.damaged),

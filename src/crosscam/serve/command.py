@@ -16,6 +16,7 @@ from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.models import resolve
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Tokens
+from crosscam.wording import counted
 
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
@@ -164,7 +165,7 @@ def serve(options: argparse.Namespace) -> int:
         opened.pop_all()
     service = Service(gallery, state, settings, calibration)
     scheme = "https" if options.tls_cert else "http"
-    print(f"gallery   {options.gallery}: {len(gallery):,} sightings, {encoder.name}")
+    print(f"gallery   {options.gallery}: {counted(len(gallery), 'sighting')}, {encoder.name}")
     print(f"decisions {'calibrated on ' + calibration.data if calibration else 'not calibrated'}")
     print(f"page      {scheme}://{options.host}:{options.port}/", flush=True)
     with contextlib.closing(service):
