@@ -51,8 +51,8 @@ step "Is the data set as it should be?" \
 step "What colors alone can do: HSV histograms, nothing learned" \
     "$crosscam" evaluate hsv --data "$name" --root "$DATA" ${partial[@]+"${partial[@]}"} --out "$out/hsv"
 rm -rf "$out/run"
-step "Train a small net from scratch" \
-    "$crosscam" train demo data.name="$name" data.root="$DATA" \
+step "Teach a small net that knows rendered people only the people of this set" \
+    "$crosscam" train finetune data.name="$name" data.root="$DATA" \
     data.partial="$([ ${#partial[@]} -gt 0 ] && echo true || echo false)" \
     schedule.epochs="${EPOCHS:-12}" --out "$out/run"
 step "Measure it on people it has never seen" "$crosscam" evaluate "$out/run"
