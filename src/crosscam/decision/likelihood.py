@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 _EDGE = 1e-4  # p is kept this far from 0 and 1
 _RIDGE = 1e-8  # keeps the slope finite where the classes do not overlap
 _STEPS = 200
+_FLAT = 1e-14  # differences of the loss that are rounding
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,30 @@ def _logistic(design: Floats, target: Floats, weight: Floats) -> Floats:
         fit = weight @ (np.logaddexp(0.0, z) - target * z)
         return float(fit + 0.5 * (ridge * at) @ at)
 
-    at = np.zeros(design.shape[1])
-    now = loss(at)
-    for _ in range(_STEPS):
+    def newton(at: Floats) -> Floats:
         p = _sigmoid(design @ at)
         slope = design.T @ (weight * (p - target)) + ridge * at
         curve = (design * (weight * p * (1 - p))[:, None]).T @ design + np.diag(ridge)
-        step = np.linalg.lstsq(curve, slope, rcond=None)[0]
+        return np.asarray(np.linalg.lstsq(curve, slope, rcond=None)[0], np.float64)
+
+    at: Floats = np.zeros(design.shape[1])
+    now = loss(at)
+    for _ in range(_STEPS):
+        step = newton(at)
         length = 1.0
         while (then := loss(at - length * step)) > now and length > 1e-10:
             length /= 2
         at = at - length * step
-        if now - then < 1e-14:
+        if now - then < _FLAT:
             break
         now = then
+    # Where the loss is too flat to tell two points apart, they still differ in half of their
+    # digits; the slope is not flat there.
+    for _ in range(2):
+        closer = at - newton(at)
+        if loss(closer) > loss(at) + _FLAT:
+            break
+        at = closer
     return at
 
 
