@@ -94,6 +94,7 @@ def train(
         DiskError: the disk is full; the last checkpoint is untouched.
         Interrupted: Ctrl-C; :func:`resume` goes on from the last step.
     """
+    pick_device(device)  # what cannot be is refused before there is a folder
     if not recipe.data.root:
         raise RecipeError(
             f"data.root is missing: say where {recipe.data.name} lies (data.root=FOLDER, or the "
