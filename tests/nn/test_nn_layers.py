@@ -13,6 +13,7 @@ from crosscam.nn.layers import (
     IBN,
     BNNeck,
     GeM,
+    InstanceNorm,
     global_avg_pool,
     global_max_pool,
     init_kaiming,
@@ -138,6 +139,15 @@ class TestIBN:
         mean = rest.mean((0, 2, 3), keepdim=True)
         var = rest.var((0, 2, 3), unbiased=False, keepdim=True)
         torch.testing.assert_close(got[:, 1:], (rest - mean) / (var + 1e-5).sqrt())
+
+    @pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+    @pytest.mark.parametrize("layer", [IBN(6), InstanceNorm(6)])
+    def test_order_in_memory_is_kept(self, layer: nn.Module, order: torch.memory_format) -> None:
+        # Or every convolution behind it puts its maps in order, which doubles a training step.
+        x = torch.randn(2, 6, 4, 3).contiguous(memory_format=order).requires_grad_()
+        got = layer(x)
+        assert got.is_contiguous(memory_format=order)
+        torch.testing.assert_close(got, layer(x.detach().contiguous()))
 
     def test_too_few_channels(self) -> None:
         with pytest.raises(InputError, match="at least 2"):

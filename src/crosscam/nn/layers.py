@@ -19,6 +19,7 @@ __all__ = [
     "IBN",
     "BNNeck",
     "GeM",
+    "InstanceNorm",
     "global_avg_pool",
     "global_max_pool",
     "init_kaiming",
@@ -116,6 +117,26 @@ class BNNeck(nn.BatchNorm1d):
         self.bias.requires_grad_(False)
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalization with weights: [B, C, h, w] -> [B, C, h, w], in the same memory order.
+
+    On a CPU PyTorch's own comes back channel by channel, whatever it was given, and every
+    convolution behind it, forward and backward, then puts its maps in order first.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        normalized: Tensor = super().forward(maps)
+        return normalized.contiguous(memory_format=_order(maps))
+
+
+def _order(maps: Tensor) -> torch.memory_format:
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 class IBN(nn.Module):
     """Instance normalization on the first half of the channels, batch normalization on the rest.
 
@@ -130,13 +151,14 @@ class IBN(nn.Module):
                 f"IBN splits the channels in two and needs at least 2, got {channels}."
             )
         self.instances = channels // 2
-        self.IN = nn.InstanceNorm2d(self.instances, affine=True)
+        self.IN = InstanceNorm(self.instances)
         self.BN = nn.BatchNorm2d(channels - self.instances)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return torch.cat(
-            [self.IN(maps[:, : self.instances]), self.BN(maps[:, self.instances :])], dim=1
-        )
+        order = _order(maps)  # which half the channels do not show
+        by_picture = maps[:, : self.instances].contiguous(memory_format=order)
+        by_batch = maps[:, self.instances :].contiguous(memory_format=order)
+        return torch.cat([self.IN(by_picture), self.BN(by_batch)], dim=1)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import RecipeError
-from crosscam.nn.layers import init_kaiming, init_normal
+from crosscam.nn.layers import InstanceNorm, init_kaiming, init_normal
 from crosscam.nn.stages import Backbone
 
 __all__ = ["WIDTHS", "OSBlock", "OSNet"]
@@ -42,7 +42,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn = nn.InstanceNorm2d(outputs, affine=True) if instance else nn.BatchNorm2d(outputs)
+        self.bn = InstanceNorm(outputs) if instance else nn.BatchNorm2d(outputs)
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class OSBlock(nn.Module):
         self.gate = Gate(mid)
         self.conv3 = ConvNorm(mid, outputs, linear=True)
         self.downsample = ConvNorm(inputs, outputs, linear=True) if inputs != outputs else None
-        self.IN = nn.InstanceNorm2d(outputs, affine=True) if instance else None
+        self.IN = InstanceNorm(outputs) if instance else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(x)
