@@ -30,7 +30,7 @@ def test_the_card_says_what_they_are(name: str) -> None:
 
 def test_training_can_start_from_what_the_encoder_was_made_of() -> None:
     pytest.importorskip("onnxruntime")
-    cpu = parse("cpu", ["method.backbone.pretrained=people", "method.bnneck=true"])
+    cpu = parse("cpu", ["method.backbone.pretrained=people", "method.backbone.ibn=true"])
     method = cpu.method.build(3)
     report = method.backbone.report
     assert report.source == "people"

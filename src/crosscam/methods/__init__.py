@@ -53,9 +53,9 @@ class BackboneSettings:
         width: factor on all channel counts.
         stem: standard; no-relu and ceil-pool are those of weights from reid-strong-baseline and
             fast-reid (ResNets).
-        pretrained: people (weights that come with this package, of resnet18 at width 0.5),
-            safetensors file (optionally path#sha256=HEX) or hub:REPO/FILE@REVISION; none trains
-            from scratch.
+        pretrained: people (weights that come with this package, of resnet18 at width 0.5 with ibn;
+            people-plain: without), safetensors file (optionally path#sha256=HEX) or
+            hub:REPO/FILE@REVISION; none trains from scratch.
     """
 
     name: str = "resnet50"
