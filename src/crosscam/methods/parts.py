@@ -191,11 +191,8 @@ class Parts(Method):
         person = 1 - logits.float().softmax(1)[:, 0]
         shown = {"parts": colors[logits.argmax(1)].permute(0, 3, 1, 2), "person": person}
         if points is not None:
-            middle, span = torch.tensor(MIDDLE), torch.tensor(SPAN)
-            middle, span = (v.to(points.device)[:, None, None] for v in (middle, span))
-            placed = ((points.float() - middle) / span / 2 + 0.5).clamp(0, 1)
             on_body = torch.isin(logits.argmax(1), torch.tensor(PLACED, device=logits.device))
-            shown["surface"] = placed * on_body[:, None]
+            shown["surface"] = place_colors(points.float()) * on_body[:, None]
         return shown
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -215,6 +212,16 @@ class Parts(Method):
                 far = surface_distance(points.float(), batch.require(Prior.SURFACE))
                 losses["surface"] = self.surface * far
             return losses
+
+
+def place_colors(points: Tensor) -> Tensor:
+    """Points [..., 3, h, w] of the body at rest, in meters, as colors [..., 3, h, w] in [0, 1].
+
+    Left is redder, back greener, up bluer; NaN is black, which no place on the body is.
+    """
+    middle, span = (points.new_tensor(v)[:, None, None] for v in (MIDDLE, SPAN))
+    shares = ((points - middle) / span / 2 + 0.5).clamp(0, 1)
+    return ((40 + 215 * shares) / 255).nan_to_num(0.0)
 
 
 def surface_distance(points: Tensor, places: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageDraw
 
 from crosscam.files import replacing
 from crosscam.image import Picture, decode, resize
-from crosscam.methods.parts import MIDDLE, SPAN
+from crosscam.methods import parts
 from crosscam.priors import surface
 from crosscam.priors.labels import CHANNELS
 from crosscam.priors.store import PriorSet
@@ -91,9 +92,9 @@ def _view(found: PriorSet, row: int, picture: Picture) -> Picture:
 
 def place_colors(points: npt.NDArray[np.float32]) -> Picture:
     """Points [h, w, 3] of the body at rest as colors [h, w, 3]; black where there is none."""
-    shares = (points - np.array(MIDDLE)) / SPAN / 2 + 0.5
-    found: Picture = np.rint(40 + 215 * np.clip(shares, 0, 1)).astype(np.float32)
-    return np.nan_to_num(found, nan=0.0).astype(np.uint8)
+    colors = parts.place_colors(torch.from_numpy(points).permute(2, 0, 1)).permute(1, 2, 0)
+    found: Picture = np.rint(255 * colors.numpy()).astype(np.uint8)
+    return found
 
 
 def tinted(picture: Picture, labels: npt.NDArray[np.uint8], names: Sequence[str]) -> Picture:
