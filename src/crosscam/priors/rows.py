@@ -29,7 +29,26 @@ from crosscam.types import Dataset, Prior
 __all__ = ["Gathered", "KeypointRows", "MaskRows", "SurfaceRows", "TextureRows", "gather"]
 
 
-class MaskRows:
+class _StoredRows:
+    """Rows of N pictures in ``stored`` values [R, ...]; -1 for a picture that has none."""
+
+    def __init__(
+        self, stored: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], device: torch.device
+    ) -> None:
+        self.stored = _placed(stored, device)
+        self.device = self.stored.device
+        self.rows = torch.from_numpy(rows).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _found(self, dim: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What is stored of pictures [B]: [B, ...], and whether there is any: [B]."""
+        rows = self.rows.index_select(dim, index)
+        return self.stored.index_select(0, rows.clamp(min=0)), rows >= 0
+
+
+class MaskRows(_StoredRows):
     """Label maps of N pictures, unpacked to the channels of a method batch by batch."""
 
     def __init__(
@@ -39,19 +58,13 @@ class MaskRows:
         table: npt.NDArray[np.uint8],
         device: torch.device,
     ) -> None:
-        self.maps = _placed(maps, device)
-        self.device = self.maps.device
-        self.rows = torch.from_numpy(rows).to(self.device)
+        super().__init__(maps, rows, device)
         self.table = torch.from_numpy(table).to(self.device)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
         """uint8 [B, K, h, w], 255 where a channel is; all zero for pictures without masks."""
-        rows = self.rows.index_select(dim, index)
-        maps = self.maps.index_select(0, rows.clamp(min=0))
-        maps = maps * (rows >= 0)[:, None, None]  # label 0 is the background
+        maps, there = self._found(dim, index)
+        maps = maps * there[:, None, None]  # label 0 is the background
         return self.table[maps.int()].permute(0, 3, 1, 2)
 
 
@@ -81,7 +94,7 @@ class KeypointRows:
         return self.points.index_select(dim, index)
 
 
-class SurfaceRows:
+class SurfaceRows(_StoredRows):
     """Places on the body of N pictures, unpacked to points batch by batch."""
 
     def __init__(
@@ -90,25 +103,20 @@ class SurfaceRows:
         rows: npt.NDArray[np.int64],
         device: torch.device,
     ) -> None:
-        self.maps = _placed(maps, device)
-        self.device = self.maps.device
-        self.rows = torch.from_numpy(rows).to(self.device)
+        super().__init__(maps, rows, device)
         every = np.stack(np.broadcast_arrays(1, *np.ogrid[:256, :256][::-1]), -1)
         self.table = torch.from_numpy(surface.points(every.astype(np.uint8))).to(self.device)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
         """float32 [B, 3, h, w] in meters; NaN off the body and for pictures without places."""
-        rows = self.rows.index_select(dim, index)
-        part, column, row = self.maps.index_select(0, rows.clamp(min=0)).int().unbind(3)
+        maps, there = self._found(dim, index)
+        part, column, row = maps.int().unbind(3)
         points = self.table[row, column].permute(0, 3, 1, 2)
-        none = (part == 0) | (rows < 0)[:, None, None]
+        none = (part == 0) | ~there[:, None, None]
         return points.masked_fill(none[:, None], torch.nan)
 
 
-class TextureRows:
+class TextureRows(_StoredRows):
     """Textures of N pictures, of which several may have the same.
 
     ``known`` [T, T] says which texels lie on the body; None takes all of them.  Textures may have a
@@ -122,28 +130,23 @@ class TextureRows:
         rows: npt.NDArray[np.int64],
         device: torch.device,
     ) -> None:
-        self.textures = _placed(textures, device)
-        self.device = self.textures.device
+        super().__init__(textures, rows, device)
         self.unknown = None if known is None else torch.from_numpy(~known).to(self.device)
-        self.rows = torch.from_numpy(rows).to(self.device)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def index_select(self, dim: int, index: Tensor, /) -> Tensor:
         """float32 [B, 3, T, T] in [-1, 1]; NaN off the body and for pictures without a texture.
 
         Plane by plane in memory, as the painted ones lie with which they are compared.
         """
-        rows = self.rows.index_select(dim, index)
-        found = self.textures.index_select(0, rows.clamp(min=0)).permute(0, 3, 1, 2)
+        found, there = self._found(dim, index)
+        found = found.permute(0, 3, 1, 2)
         values = found[:, :3].to(torch.float32, memory_format=torch.contiguous_format)
         values.sub_(127.5).div_(127.5)
         if found.shape[1] == 4:
             values.masked_fill_(found[:, 3:] == 0, torch.nan)
         if self.unknown is not None:
             values.masked_fill_(self.unknown, torch.nan)
-        return values.masked_fill_((rows < 0)[:, None, None, None], torch.nan)
+        return values.masked_fill_(~there[:, None, None, None], torch.nan)
 
 
 def shrink_textures(
