@@ -40,6 +40,28 @@ def test_names_say_camera_and_frame(tmp_path: Path) -> None:
     assert given.notes == []
 
 
+def test_a_folder_between_person_and_picture_is_the_camera(tmp_path: Path) -> None:
+    write(tmp_path, "anna/hall/1.jpg", "anna/cam3/deep/x_c2.jpg", "bob/C_07/1.jpg",
+          "bob/x_c2_1.jpg", "bob/plain.jpg", "flat_c4.jpg")  # fmt: skip
+    found = from_folder(tmp_path, people="folder")
+    assert {
+        i.picture.relative_to(tmp_path).as_posix(): (i.person, i.camera)  # type: ignore[union-attr]
+        for i in found.items
+    } == {
+        "anna/hall/1.jpg": ("anna", "hall"),
+        "anna/cam3/deep/x_c2.jpg": ("anna", "3"),
+        "bob/C_07/1.jpg": ("bob", "07"),
+        "bob/x_c2_1.jpg": ("bob", "2"),
+        "bob/plain.jpg": ("bob", ""),
+        "flat_c4.jpg": ("", "4"),
+    }
+    assert "(_c3 or _cam3) or as a folder (PERSON/CAMERA/PICTURE)" in found.notes[0]
+    plain = from_folder(tmp_path)  # a folder may mean anything where it is not said what
+    assert [i.camera for i in plain.items if i.picture.name == "1.jpg"] == ["", ""]
+    one = from_folder(tmp_path, people="folder", camera="gate")
+    assert {i.camera for i in one.items} == {"gate"}
+
+
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()

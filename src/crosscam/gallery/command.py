@@ -102,7 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add(add: argparse.ArgumentParser) -> None:
     add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE",
                      help="folder of crops, CSV list, video, or picture files")  # fmt: skip
-    add.add_argument("--camera", default="", help="of all pictures (default: from their names)")
+    add.add_argument("--camera", default="", help="of all pictures (default: from their names, and "
+                     "with --people folder from PERSON/CAMERA/PICTURE)")  # fmt: skip
     add.add_argument("--time", metavar="TIME",
                      help="of all pictures; of videos: of the first frame")  # fmt: skip
     add.add_argument("--timezone", default="UTC", metavar="ZONE",

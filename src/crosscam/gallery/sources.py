@@ -2,6 +2,7 @@
 
 File names say where and when a picture was taken if they look like Market-1501's
 (``0002_c1s1_000451_03.jpg``: camera 1, sequence 1, frame 451) or carry ``_c3`` or ``_cam3``.
+Where folders are people, a folder between a person's and the picture is the camera.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ COLUMNS = ("path", "camera", "time", "frame", "track", "box", "quality", "person
 
 _MARKET = re.compile(r"^(?P<pid>-?\d+)_c(?P<cam>\d+)s(?P<seq>\d+)_(?P<frame>\d+)(?:_\d+)?$")
 _CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d{1,4})(?:s\d+)?(?=_|$)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:c|cam|camera)?[ _-]?(\d+)", re.IGNORECASE)
 _NOBODY = ("-1", "0")  # junk and distractors of Market-1501
 
 
@@ -49,7 +51,9 @@ def from_folder(
 
     Args:
         root: the folder; hidden files and folders are passed over.
-        camera: of all pictures; "" reads it from their names.
+        camera: of all pictures; "" reads it from their names, and with ``people="folder"`` from the
+            folder right below a person's if there is one: ``anna/hall/1.jpg``, ``anna/cam3/1.jpg``
+            (camera 3, as in names of files).
         time: of all pictures, in seconds since 1970 UTC.
         people: "folder" names a person by the folder right below ``root``, "name" by the number
             that a Market-1501 name begins with.
@@ -89,13 +93,15 @@ def from_files(
         stem = _text(path.stem)
         market = _MARKET.match(stem)
         tagged = _CAMERA.search(stem)
-        person = ""
+        person = place = ""
         if people == "folder" and root is not None:
-            below = path.relative_to(root).parts
-            person = _text(below[0]) if len(below) > 1 else ""
+            person, place = (*map(_text, path.relative_to(root).parts[:-1]), "", "")[:2]
         elif people == "name" and market and market["pid"] not in _NOBODY:
             person = market["pid"]
         own = market["cam"] if market else tagged[1] if tagged else ""
+        if place:
+            numbered = _NUMBERED.fullmatch(place)
+            own = numbered[1] if numbered else clean_name(place, "a camera's name")
         unnamed += not (camera or own)
         items.append(
             Item(
@@ -109,9 +115,10 @@ def from_files(
         )
     notes = []
     if unnamed:
+        places = " or as a folder (PERSON/CAMERA/PICTURE)" if people == "folder" else ""
         notes.append(
-            f"{unnamed:,} of {len(items):,} pictures have no camera in their name (_c3 or _cam3); "
-            "--camera names one for all, a CSV file one for each."
+            f"{unnamed:,} of {len(items):,} pictures have no camera in their name (_c3 or _cam3)"
+            f"{places}; --camera names one for all, a CSV file one for each."
         )
     return Items(items, notes)
 
