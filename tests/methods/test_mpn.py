@@ -679,6 +679,24 @@ def test_the_recipe_is_the_papers() -> None:
     assert recipe.augment.pad == 0
 
 
+def test_ide_has_the_first_weights_of_the_release() -> None:
+    small = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
+    torch.manual_seed(0)
+    ide: Any = parse("ide", small).method.build(50).requires_grad_(False)
+    linear, norm, _ = ide.embedding  # 64 to 512; five sigma of each deviation below
+    assert float(linear.weight.std()) == pytest.approx((2 / 512) ** 0.5, rel=0.02)
+    assert float(norm.weight.std()) == pytest.approx(0.02, rel=0.16)
+    assert float(norm.weight.mean()) == pytest.approx(1.0, abs=0.005)
+    assert float(ide.classifier.weight.std()) == pytest.approx(0.001, rel=0.025)
+    for layer in (linear, norm, ide.classifier):
+        assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
+    plain = parse("ide", [*small, "method.embedding_init=normal", "method.classifier_bias=false"])
+    other: Any = plain.method.build(50).requires_grad_(False)
+    assert float(other.embedding[0].weight.std()) == pytest.approx(0.01, rel=0.02)
+    assert torch.equal(other.embedding[1].weight, torch.ones(512))
+    assert other.classifier.bias is None
+
+
 def test_starts_from_the_backbone_of_an_ide_run(tmp_path: Path) -> None:
     recipe = parse("ide", ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
     ide = recipe.method.build(5)

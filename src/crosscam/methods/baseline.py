@@ -41,8 +41,12 @@ class Baseline(Method):
         pool: how the last map becomes one vector.
         embedding: width of an extra Linear + BN + ReLU behind the pooling; 0 leaves it out.
         slope: of that ReLU below zero (MPN's first step: 0.1).
+        embedding_init: first weights of that layer: N(0, 0.01), or Kaiming's by fan-out with
+            N(1, 0.02) in the normalization (MPN's first step).
         bnneck: classify and deploy the batch-normalized feature (off: the pooled one).
         dropout: probability of dropping an input of the classifier, in [0, 1).
+        classifier_bias: the classifier has biases (MPN's first step); the paper wants none behind
+            BNNeck.
         smoothing: label smoothing epsilon, in [0, 1).
         margin: margin of the batch-hard triplet on Euclidean distances, or soft.
         normalize: the triplet compares features of length one (ours).  Plain distances, from random
@@ -76,8 +80,10 @@ class Baseline(Method):
         pool: Literal["avg", "max", "gem"] = "avg",
         embedding: int = 0,
         slope: float = 0.0,
+        embedding_init: Literal["normal", "kaiming"] = "normal",
         bnneck: bool = True,
         dropout: float = 0.0,
+        classifier_bias: bool = False,
         smoothing: float = 0.1,
         margin: float | Literal["soft"] = 0.3,
         normalize: bool = False,
@@ -103,17 +109,15 @@ class Baseline(Method):
         self.dim = embedding or self.backbone.channels[-1]
         self.pool = _POOLS[pool]()
         self.embedding = (
-            nn.Sequential(
-                layers.init_normal(nn.Linear(self.backbone.channels[-1], embedding), 0.01),
-                nn.BatchNorm1d(embedding),
-                nn.LeakyReLU(slope),
-            )
+            _embedding(self.backbone.channels[-1], embedding, slope, embedding_init)
             if embedding
             else nn.Identity()
         )
         self.neck = layers.BNNeck(self.dim) if bnneck else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = layers.init_normal(nn.Linear(self.dim, num_classes, bias=False), 0.001)
+        self.classifier = layers.init_normal(
+            nn.Linear(self.dim, num_classes, bias=classifier_bias), 0.001
+        )
         self.centers = losses.CenterLoss(num_classes, self.dim) if center else None
         if self.centers is not None:
             # The paper divides the loss weight out of the gradient and gives the centers an SGD
@@ -153,6 +157,18 @@ class Baseline(Method):
     def _pooled(self, images: Tensor) -> Tensor:
         pooled: Tensor = self.embedding(self.pool(self.backbone(images)))
         return pooled
+
+
+def _embedding(
+    inputs: int, outputs: int, slope: float, init: Literal["normal", "kaiming"]
+) -> nn.Sequential:
+    linear, norm = nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)
+    if init == "kaiming":
+        layers.init_kaiming(linear, "fan_out")
+        layers.init_norm(norm, 0.02)
+    else:
+        layers.init_normal(linear, 0.01)
+    return nn.Sequential(linear, norm, nn.LeakyReLU(slope))
 
 
 class _Pool(nn.Module):
