@@ -48,26 +48,63 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["token", "add", "a", "--role", "viewer", *place]) == 0
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        assert main(["serve", *place, "--model", "m", "--port", port]) == 1
+        assert main(["serve", *place, "--new", "--model", "m", "--port", port]) == 1
         said = capsys.readouterr()
         assert f"cannot listen on 127.0.0.1, port {port} (" in said.err
         assert "give another --port" in said.err
         assert "page" not in said.out
-    assert main(["serve", *place, "--model", "nosuch", "--port", port]) == 1
+    assert main(["serve", *place, "--new", "--model", "nosuch", "--port", port]) == 1
     assert "cannot listen" not in capsys.readouterr().err
 
 
 def test_a_place_without_a_gallery_is_said_to_be_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "people.gallery").mkdir()
+    (tmp_path / "people.gallery" / "gallery.json").write_text("{}")
     typo = tmp_path / "poeple.gallery"
-    assert main(["serve", "--gallery", str(typo), "--model", "people"]) == 1
-    said = capsys.readouterr().err
-    assert f"{typo} is not a gallery (it has no gallery.json)" in said
-    typo.mkdir()
+    start = ["serve", "--gallery", str(typo), "--model", "people"]
+    add = ["token", "add", "Ann", "--role", "admin", "--gallery"]
+    assert main([*add, str(typo)]) == 0
+    said = capsys.readouterr()
+    assert f"note: {typo} is not a gallery (there is nothing)." in said.err
+    assert len(said.out.split()) == 1  # the token, and nothing else
+    for there, needed in (
+        ("there is nothing", lambda: typo.mkdir()),
+        ("it has no gallery.json, and holds nothing", lambda: (typo / "a.jpg").touch()),
+        ("it has no gallery.json, and holds a.jpg", lambda: None),
+    ):
+        before = set(tmp_path.rglob("*"))
+        assert main(start) == 1
+        said = capsys.readouterr()
+        assert f"{typo} is not a gallery ({there}). Is {tmp_path / 'people.gallery'}" in said.err
+        assert f"crosscam gallery add PICTURES --gallery {typo}" in said.err
+        assert "--new" in said.err
+        assert set(tmp_path.rglob("*")) == before
+        needed()
     (typo / "gallery.json").write_text("{}")
-    assert main(["serve", "--gallery", str(typo), "--model", "people"]) == 1
+    assert main([*add[:2], "Bea", *add[3:], str(typo)]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["serve", "--gallery", str(tmp_path / "people.gallery"), "--model", "m"]) == 1
     assert "nobody may use this service yet" in capsys.readouterr().err
+
+
+def test_an_empty_gallery_is_made_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **_: started.append(app))
+    place = ["--gallery", str(tmp_path / "g")]
+    assert main(["token", "add", "a", "--role", "admin", *place]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    start = ["serve", *place, "--model", "people-small", "--port", port]
+    assert main(start) == 1
+    assert main([*start, "--new"]) == 0
+    assert main(start) == 0
+    assert main([*start, "--new"]) == 0  # one that is there is taken
+    assert len(started) == 3
+    assert capsys.readouterr().out.count("g: 0 sightings, people-small") == 3
 
 
 def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:
@@ -81,7 +118,8 @@ def test_the_state_of_a_folder_lies_beside_it(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], "in the clear"),
         (["--host", "example.org"], "in the clear"),
         (["--tls-cert", "c.pem"], "both"),
-        ([], "crosscam token add"),
+        ([], "crosscam gallery add"),
+        (["--new"], "crosscam token add"),
         (["--far", "2"], "far must be in [0.001, 0.3], got 2"),
         (["--far", "nan"], "far must be in"),
         (["--present", "1"], "present must be between 0 and 1"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import ipaddress
 import os
 import socket
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -47,6 +49,8 @@ _HELP = {
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``crosscam serve``."""
     parser.add_argument("--gallery", required=True, metavar="PLACE", help="folder, or server URL")
+    parser.add_argument("--new", action="store_true", help="make an empty gallery where there is "
+                        "none, to be filled through the service")  # fmt: skip
     parser.add_argument("--pictures", type=Path, metavar="FOLDER",
                         help="where a server's gallery keeps its pictures")  # fmt: skip
     parser.add_argument("--model", required=True, help="encoder or run folder")
@@ -97,6 +101,10 @@ def token(options: argparse.Namespace) -> int:
     tokens = Tokens(_state(options) / "tokens.json")
     if options.verb == "add":
         print(tokens.add(options.name, Role.named(options.role), days=options.days))
+        lacking = _lacking(options.gallery) if options.gallery else ""
+        if lacking:
+            print(f"note: {lacking} The token is for a gallery that is made there later.",
+                  file=sys.stderr)  # fmt: skip
     elif options.verb == "revoke":
         tokens.revoke(options.name)
         print(f"{options.name}'s token is no longer valid.")
@@ -129,18 +137,20 @@ def serve(options: argparse.Namespace) -> int:
             f"{options.host} can be reached from other machines, and tokens would travel in the "
             "clear. Give --tls-cert and --tls-key, or --behind-proxy if a proxy encrypts."
         )
+    lacking = "" if options.new else _lacking(options.gallery)
+    if lacking:
+        raise InputError(
+            f"{lacking} Correct --gallery, or make one: crosscam gallery add PICTURES --gallery "
+            f"{options.gallery} --model {options.model}. --new starts with an empty one, which is "
+            "filled through the service."
+        )
     state = _state(options)
     if not Tokens(state / "tokens.json").list():
         where = f"--state {state}" if options.state else f"--gallery {options.gallery}"
-        command = f"crosscam token add YOUR-NAME --role admin {where}"
-        if "://" not in options.gallery and not (Path(options.gallery) / "gallery.json").is_file():
-            raise InputError(
-                f"{options.gallery} is not a gallery (it has no gallery.json). Correct --gallery, "
-                "or make one: crosscam gallery add PICTURES --gallery "
-                f"{options.gallery} --model {options.model}. To serve an empty one there, which is "
-                f"filled through the service, make a token first: {command}"
-            )
-        raise InputError(f"nobody may use this service yet. Make a token first: {command}")
+        raise InputError(
+            "nobody may use this service yet. Make a token first: crosscam token add YOUR-NAME "
+            f"--role admin {where}"
+        )
     _require_free(options.host, options.port)  # before an encoder is loaded and a page promised
     try:
         import uvicorn
@@ -156,9 +166,8 @@ def serve(options: argparse.Namespace) -> int:
 
     encoder = Encoder.load(options.model, precision=options.precision)
     calibration = _calibration(resolve(options.model), encoder, options.calibration)
-    gallery = Gallery.create(
-        options.gallery, encoder, pictures=options.pictures, doing="crosscam serve"
-    )
+    made = Gallery.create if options.new else Gallery.open
+    gallery = made(options.gallery, encoder, pictures=options.pictures, doing="crosscam serve")
     with contextlib.ExitStack() as opened:
         opened.callback(gallery.close)
         _require_agreement(gallery, state, settings.retention_days, options.gallery)
@@ -184,6 +193,22 @@ def serve(options: argparse.Namespace) -> int:
             h11_max_incomplete_event_size=16_384,
         )
     return 0
+
+
+def _lacking(place: str) -> str:
+    """What is at ``place`` instead of a gallery, in a sentence; "" for one, and for a server."""
+    folder = Path(place)
+    if "://" in place or (folder / "gallery.json").is_file():
+        return ""
+    if folder.is_dir():
+        names = sorted(p.name for p in folder.iterdir())
+        holds = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") or "nothing"
+        there = f"{place} is not a gallery (it has no gallery.json, and holds {holds})"
+    else:
+        there = f"{place} is not a gallery (there is {'a file' if folder.exists() else 'nothing'})"
+    others = [p.parent.name for p in folder.parent.glob("*/gallery.json")]
+    near = difflib.get_close_matches(folder.name, others, 1)
+    return f"{there}." + (f" Is {folder.with_name(near[0])} meant?" if near else "")
 
 
 def _require_free(host: str, port: int) -> None:
