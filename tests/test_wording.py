@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,13 @@ from crosscam.wording import counted
 )
 def test_a_count_and_its_noun(count: int, words: str) -> None:
     assert counted(count, "file") == words
+
+
+def test_words_agree_with_a_count() -> None:
+    assert counted(1, "query has", "queries have") == "1 query has"
+    assert [either(n, "it is", "they are") for n in (0, 1, 1.0, 2)] == [
+        "they are", "it is", "it is", "they are"
+    ]  # fmt: skip
 
 
 def test_a_plural_of_its_own() -> None:

@@ -37,6 +37,7 @@ from crosscam.priors import labels, networks, rendered, sheet, skeleton, store
 from crosscam.priors import surface as chart
 from crosscam.training.process import pick_device
 from crosscam.types import Dataset, Prior, Sample
+from crosscam.wording import counted
 
 __all__ = ["Run", "keypoints", "masks", "run", "show", "surface", "texture"]
 
@@ -300,8 +301,9 @@ def run(options: argparse.Namespace) -> int:
             about = found.about
             size = found.values.nbytes / max(1, int(about["pictures"]))
             print(
-                f"{found.kind.value:10s} {found.producer:24s} {about['pictures']:>7,} pictures of "
-                f"{about['dataset']}, {size:,.0f} bytes each, version {about['version']}"
+                f"{found.kind.value:10s} {found.producer:24s} "
+                f"{counted(about['pictures'], 'picture'):>16} of {about['dataset']}, {size:,.0f} "
+                f"bytes each, version {about['version']}"
             )
         return 0
     extra = datasets.options_from_text(options.name, options.option)
@@ -334,7 +336,7 @@ def run(options: argparse.Namespace) -> int:
             dataset, options.out, model=options.model, mirror=options.mirror,
             device=options.device, progress=progress,
         )  # fmt: skip
-    print(f"{made.kind.value} by {made.producer}: {made.about['pictures']:,} pictures "
+    print(f"{made.kind.value} by {made.producer}: {counted(made.about['pictures'], 'picture')} "
           f"of {dataset.title} in {options.out}")  # fmt: skip
     seen = f"{options.name} --root {options.root} --priors {options.out}"
     print(f"next:   crosscam prior show {seen} --out sheet.png")

@@ -25,6 +25,7 @@ from crosscam.errors import DataError, FeatureError, MissingExtraError
 from crosscam.retrieval import open_set
 from crosscam.table import read_table
 from crosscam.types import Dataset, Sample
+from crosscam.wording import counted
 
 __all__ = ["Calibrated", "calibrate", "calibrate_pairs", "read_pairs"]
 
@@ -49,8 +50,7 @@ class Calibrated:
         measured = it.measured or {}
         threshold = it.threshold(far)
         lines = [
-            f"calibrated on   {it.data}: {it.people:,} people, {it.same_pairs:,} pairs of one "
-            f"person, {it.other_pairs:,} of two",
+            f"calibrated on   {it.data}: {_counts(it)}",
             f"pair threshold  {threshold.score:.4f} at a false-accept rate of {far:.1%} "
             f"(95 %: {threshold.low:.4f} to {threshold.high:.4f})",
         ]
@@ -118,8 +118,8 @@ def calibrate(embed: Embed, dataset: Dataset, *, model: str, seed: int = 0) -> C
     pids = np.unique([s.pid for s in query])
     if len(pids) < 2 * _FEWEST:
         raise DataError(
-            f"{dataset.title} has {len(pids)} query people, and a calibration that can be "
-            f"checked needs {2 * _FEWEST} or more."
+            f"{dataset.title} has {counted(len(pids), 'query person', 'query people')}, and a "
+            f"calibration that can be checked needs {2 * _FEWEST} or more."
         )
     vectors = embed([s.path for s in (*query, *gallery)])
     q, g = vectors[: len(query)], vectors[len(query) :]
@@ -405,6 +405,12 @@ def _densities(trials: Trials) -> dict[str, list[float]]:
 # --- the page ---------------------------------------------------------------------------------
 
 
+def _counts(it: Calibration) -> str:
+    people = counted(it.people, "person", "people")
+    pairs = counted(it.same_pairs, "pair")
+    return f"{people}, {pairs} of one person, {it.other_pairs:,} of two"
+
+
 def _report(path: Path, found: Calibrated) -> Path:
     it, measured = found.calibration, found.calibration.measured or {}
     figure = _draw(found)
@@ -459,9 +465,8 @@ def _report(path: Path, found: Calibrated) -> Path:
         )
     notes = [
         *(f"Warning: {warning}" for warning in found.warnings),
-        f"{it.people:,} people, {it.same_pairs:,} pairs of one person, {it.other_pairs:,} of two. "
-        "Everything below is measured on people that it was not learned from (two halves, each "
-        "checked on the other).",
+        f"{_counts(it)}. Everything below is measured on people that it was not learned from (two "
+        "halves, each checked on the other).",
         "Intervals come from drawing anew the people who are searched for; the strangers they are "
         "compared with stay the same, so the intervals are somewhat narrow.",
     ]

@@ -252,7 +252,8 @@ class Card:
         on = self.trained_on
         counts = ""
         if on.images and on.identities:
-            counts = f" ({on.images:,} images of {on.identities:,} identities)"
+            people = counted(on.identities, "identity", "identities")
+            counts = f" ({counted(on.images, 'image')} of {people})"
         if on.title == "not stated":
             return f"{self.name}: {self.method}, trained on data that are not stated"
         return f"{self.name}: {self.method} trained on {on.title}{counts}"

@@ -22,6 +22,7 @@ from crosscam.errors import DataError
 from crosscam.files import replacing
 from crosscam.image import EXTENSIONS
 from crosscam.types import Dataset, Sample
+from crosscam.wording import counted
 
 __all__ = ["Embedded", "embed_dataset", "embed_folder"]
 
@@ -37,7 +38,7 @@ class Embedded:
 
     def text(self) -> str:
         """Lines for a terminal."""
-        lines = [f"features of {self.pictures:,} pictures: {self.file}"]
+        lines = [f"features of {counted(self.pictures, 'picture')}: {self.file}"]
         if self.failed:
             lines.append(f"left out, since they cannot be used: {len(self.failed):,}")
             lines += [f"  {why}" for why in self.failed[:20]]

@@ -23,6 +23,7 @@ from crosscam.models import resolve
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
+from crosscam.wording import counted
 
 __all__ = ["Embedder", "load", "load_method", "of_method"]
 
@@ -68,7 +69,8 @@ class Embedder:
         on = self.card["trained_on"]
         return (
             f"{self.card['method']} trained on {on['title']} "
-            f"({on['images']:,} images of {on['identities']:,} identities)"
+            f"({counted(on['images'], 'image')} of "
+            f"{counted(on['identities'], 'identity', 'identities')})"
         )
 
 

@@ -20,6 +20,7 @@ from crosscam.files import write_atomically
 from crosscam.retrieval import Metrics, RerankSettings, top_k
 from crosscam.retrieval import evaluate as measure
 from crosscam.types import Dataset, Sample
+from crosscam.wording import counted
 
 __all__ = ["COLLAPSED", "FEW", "Evaluation", "evaluate"]
 
@@ -130,9 +131,11 @@ class Evaluation:
             self.rows(lists, top),
             notes=[
                 self.model.describe(),
-                f"{self.dataset.title}: {self.metrics.n_valid_queries:,} queries with a match of "
-                f"{self.metrics.n_queries:,}, gallery {len(self.dataset.gallery):,} images. "
-                f"AP rule: {self.metrics.ap_rule}. Each query of a group shows another person.",
+                f"{self.dataset.title}: "
+                f"{counted(self.metrics.n_valid_queries, 'query', 'queries')} with a match of "
+                f"{self.metrics.n_queries:,}, gallery "
+                f"{counted(len(self.dataset.gallery), 'image')}. AP rule: {self.metrics.ap_rule}. "
+                "Each query of a group shows another person.",
                 *(f"Warning: {warning}" for warning in self.warnings),
             ],
             tables=[viz.Table(("figure", "value"), _cells(self.metrics))],
@@ -267,7 +270,9 @@ def _cells(metrics: Metrics) -> list[tuple[str, str]]:
     rows.append(("mAP (trapezoid)", f"{metrics.mAP_trapezoid:.2%}"))
     rows.append(("mINP", f"{metrics.mINP:.2%}"))
     rows.append(("queries", f"{metrics.n_queries:,}, of which {metrics.n_valid_queries:,} count"))
-    rows.append(("gallery", f"{metrics.n_gallery:,}, {metrics.n_distractors:,} distractors"))
+    rows.append(
+        ("gallery", f"{metrics.n_gallery:,}, {counted(metrics.n_distractors, 'distractor')}")
+    )
     rows.append(("junk images dropped", f"{metrics.n_junk_images:,}"))
     rows.append(("same-camera pairs dropped", f"{metrics.n_junk_pairs:,}"))
     return rows

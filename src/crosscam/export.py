@@ -58,6 +58,7 @@ from crosscam.image import Preprocess
 from crosscam.optional import import_openvino
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
+from crosscam.wording import counted
 
 __all__ = ["BATCHES", "BOUNDS", "Statement", "export", "prove", "wrap"]
 
@@ -457,8 +458,8 @@ def _proof_pictures(folder: Path | None, preprocess: Preprocess) -> Pictures:
         files = image_files(folder, deep=True)
         if len(files) < count:
             raise DataError(
-                f"{folder} has {len(files)} pictures, and the proof takes {count}. Give another "
-                "folder, or none for rendered people."
+                f"{folder} has {counted(len(files), 'picture')}, and the proof takes {count}. Give "
+                "another folder, or none for rendered people."
             )
         step = len(files) // count
         return np.stack([preprocess.load(f) for f in files[step - 1 :: step][:count]])
@@ -682,8 +683,8 @@ def _calibration(folder: Path | None, preprocess: Preprocess) -> Pictures | None
     files = image_files(folder, deep=True)
     if len(files) < 16:
         raise DataError(
-            f"{folder} has {len(files)} pictures; calibration needs 16 or more, better 200. Give "
-            "pictures like those that the encoder will see."
+            f"{folder} has {counted(len(files), 'picture')}; calibration needs 16 or more, better "
+            "200. Give pictures like those that the encoder will see."
         )
     step = max(1, len(files) // _CALIBRATION)
     return np.stack([preprocess.load(f) for f in files[::step][:_CALIBRATION]])
@@ -720,8 +721,9 @@ def _read_foreign(path: Path, size: tuple[int, int]) -> tuple[Any, int]:
     inputs = [i for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise CheckpointError(
-            f"{path} has {len(inputs)} inputs and {len(graph.output)} outputs; a re-identification "
-            "model has one of each. Cut the model to its features."
+            f"{path} has {counted(len(inputs), 'input')} and "
+            f"{counted(len(graph.output), 'output')}; a re-identification model has one of each. "
+            "Cut the model to its features."
         )
     for value, place in ((inputs[0], "takes"), (graph.output[0], "gives")):
         kind = value.type.tensor_type.elem_type

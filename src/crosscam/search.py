@@ -14,6 +14,7 @@ from crosscam.errors import DataError
 from crosscam.image import EXTENSIONS
 from crosscam.retrieval import top_k
 from crosscam.types import Ranking
+from crosscam.wording import counted
 
 __all__ = ["Found", "search"]
 
@@ -47,7 +48,9 @@ class Found:
             page,
             "Search",
             self.rows(),
-            notes=[f"{len(self.gallery):,} gallery pictures. Model: {self.model.describe()}"],
+            notes=[
+                f"{counted(len(self.gallery), 'gallery picture')}. Model: {self.model.describe()}"
+            ],
         )
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["counted", "either"]
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """ "1 query", "2,000 queries": a count and its noun; ``many`` is ``one`` with an s if empty."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    """ "1 query", "2,000 queries": a count and its noun; ``many`` is ``one`` with an s if empty.
+
+    A verb goes along with its noun: ``counted(n, "query has", "queries have")``.
+    """
+    return f"{count:,} {either(count, one, many or one + 's')}"
+
+
+def either(count: float, one: str, many: str) -> str:
+    """``one`` for a count of 1, else ``many``: "is" or "are", "it" or "them"."""
+    return one if count == 1 else many

@@ -85,7 +85,7 @@ def test_empty_files(own: Path, decode: bool) -> None:
     (own / "train" / "a" / "x_c1_t.jpg").write_bytes(b"")
     report = check("folder", own, decode=decode)
     assert not report.ok
-    assert "1 of 12 image files are empty" in only(report, "empty-file").found
+    assert "1 of 12 image files is empty" in only(report, "empty-file").found
     assert only(report, "empty-file").examples[0].endswith("train/a/x_c1_t.jpg")
 
 
@@ -196,7 +196,7 @@ def test_queries_without_match_say_how_many_which_and_what_to_do(own: Path) -> N
 def test_an_id_with_one_image(own: Path) -> None:
     (own / "train" / "a" / "x_c1_t.jpg").unlink()
     found = only(check("folder", own), "id-with-one-image")
-    assert found.found == "1 of 2 train ids have one image only."
+    assert found.found == "1 of 2 train ids has one image only."
     assert found.examples == ("id 1",)
 
 
@@ -237,7 +237,7 @@ def test_the_printed_report(tmp_path: Path) -> None:
     assert status == 1
     assert "3,368" in text
     assert "wrong" in text
-    assert "error: query: found 1 images of 1 ids." in text
+    assert "error: query: found 1 image of 1 id." in text
     assert "not ok · 1 picture opened" in text
     status, text = printed(main_check, "market1501", tmp_path, partial=True, decode=False)
     assert status == 0

@@ -82,7 +82,7 @@ def test_a_subset_needs_partial(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         load("market1501", tmp_path)
     message = str(error.value)
-    assert "train: found 2 images of 1 ids" in message
+    assert "train: found 2 images of 1 id." in message
     assert "12,936 images of 751 ids" in message
     assert "--partial" in message
 
@@ -118,7 +118,7 @@ def test_cameras_out_of_range(tmp_path: Path) -> None:
 
 def test_an_id_in_train_and_test_is_an_error(tmp_path: Path) -> None:
     touch(small_market(tmp_path) / "bounding_box_train", "0001_c1s1_000451_03.jpg")
-    with pytest.raises(DataError, match="1 ids are in train and in query or gallery"):
+    with pytest.raises(DataError, match="1 id is in train and in query or gallery"):
         load("market1501", tmp_path, partial=True)
 
 
@@ -397,7 +397,9 @@ def test_cuhk03_names_a_picture_that_is_gone(small_cuhk03: Path) -> None:
     fields = write_config(small_cuhk03)
     fields["filelist"][0, 0] = "1_001_1_05.png"
     savemat(small_cuhk03 / "cuhk03_new_protocol_config_detected.mat", fields)
-    with pytest.raises(DataError, match=r"1 pictures that .* Examples: 1_001_1_05\.png"):
+    with pytest.raises(
+        DataError, match=r"1 picture that .* is not in .* Examples: 1_001_1_05\.png"
+    ):
         load("cuhk03", small_cuhk03, partial=True)
 
 
@@ -455,8 +457,8 @@ def test_msmt17_missing_files_and_odd_lines(tmp_path: Path) -> None:
         f.write("0001/0001_000_02_0303noon_0015_0.jpg 1\nnonsense\n")
     with pytest.raises(DataError) as error:
         load("msmt17", tmp_path, partial=True)
-    assert "1 images that list_query.txt names are not in" in str(error.value)
-    assert "1 lines of" in str(error.value)
+    assert "1 image that list_query.txt names is not in" in str(error.value)
+    assert "1 line of" in str(error.value)
 
 
 # --- sets without cameras -------------------------------------------------------------------------
@@ -542,7 +544,7 @@ def test_veri_images_and_tracks(tmp_path: Path) -> None:
 def test_veri_images_without_track(tmp_path: Path) -> None:
     home = small_veri(tmp_path)
     touch(home / "image_test", "0002_c004_00030700_0.jpg")
-    with pytest.raises(DataError, match=r"1 gallery images are in no track of .*test_track"):
+    with pytest.raises(DataError, match=r"1 gallery image is in no track of .*test_track"):
         load("veri776", tmp_path, partial=True, by_track=True)
     (home / "test_track.txt").unlink()
     with pytest.raises(DataError, match="cannot be read"):
@@ -638,14 +640,14 @@ def test_one_camera_alone_is_no_camera_rule(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         load("folder", tmp_path, train_fraction=0, same_camera="drop")
     message = str(error.value)
-    assert "1 of 1 queries (1 ids) have no match" in message
+    assert "1 of 1 query (1 id) has no match" in message
     assert "same-camera rule" in message
     assert "same_camera=keep" in message
 
 
 def test_folder_with_cameras_for_some(tmp_path: Path) -> None:
     touch(tmp_path, "anna/x_c1_1.jpg", "anna/x_c2_2.jpg", "anna/3.jpg")
-    with pytest.raises(DataError, match=r"1 of 3 images have no camera.*cameras=none"):
+    with pytest.raises(DataError, match=r"1 of 3 images has no camera.*cameras=none"):
         load("folder", tmp_path)
     assert load("folder", tmp_path, cameras="none", train_fraction=0).query
 
@@ -657,7 +659,7 @@ def test_folder_with_split_folders(tmp_path: Path) -> None:
     assert [s.path.parts[-3] for s in (*ds.train, *ds.query, *ds.gallery)] == ["anna", "bob", "bob"]
     assert {"unread-folder", "empty-folder"} <= kinds("folder", tmp_path)
     touch(tmp_path, "train/bob/c1/9.jpg")
-    with pytest.raises(DataError, match="1 ids are in train"):
+    with pytest.raises(DataError, match="1 id is in train"):
         load("folder", tmp_path)
 
 
@@ -671,7 +673,9 @@ def test_folder_takes_market_names_in_split_folders(tmp_path: Path) -> None:
 
 def test_folder_with_loose_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "anna/1.jpg", "loose.jpg")
-    with pytest.raises(DataError, match=r"do not say who they show.*loose\.jpg"):
+    with pytest.raises(
+        DataError, match=r"1 image file lies in .* itself and does not say who is shown.*loose\.jpg"
+    ):
         load("folder", tmp_path)
 
 
@@ -753,11 +757,17 @@ def test_csv_where_zero_is_a_person(tmp_path: Path) -> None:
         ("path,pid,split\n1.jpg,a,test\n", r"Did you mean 'gallery'\? .*line 2 \(test\)"),
         ("path,pid,split\n1.jpg,a,galery\n", "Did you mean 'gallery'"),
         ("path,pid\n1.jpg,\n", "no path or no pid.*line 2"),
-        ("path,pid\n1.jpg,a\nnope/9.jpg,b\n", r"1 of 2 files .* Examples: nope/9\.jpg"),
+        (
+            "path,pid\n1.jpg,a\nnope/9.jpg,b\n",
+            r"1 of 2 files .* does not exist.*Examples: nope/9\.jpg",
+        ),
         ("path,pid,split\n1.jpg,a,query\n1.jpg,a,gallery\n", "both query and gallery"),
         ("path,pid,split\n1.jpg,a,train\n1.jpg,b,gallery\n", "listed in train and in query"),
-        ("path,pid,split\n1.jpg,-1,query\n2.jpg,3,gallery\n", "junk id -1 are in train or query"),
-        ("path,pid,camid\n1.jpg,a,1\n2.jpg,a,\n", "1 of 2 images have no camera"),
+        (
+            "path,pid,split\n1.jpg,-1,query\n2.jpg,3,gallery\n",
+            "1 image with the junk id -1 is in train or query",
+        ),
+        ("path,pid,camid\n1.jpg,a,1\n2.jpg,a,\n", "1 of 2 images has no camera"),
     ],
 )
 def test_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:

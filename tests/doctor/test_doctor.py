@@ -133,9 +133,9 @@ def _fresh_layer(weights: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_fresh_statistics, "1 have running statistics of 0 and 1, as before training: neck"),
-        (_fresh_layer, "1 are distributed as PyTorch"),
-        (lambda w: w["backbone.layer3.0.conv2.weight"].fill(0), "1 hold one number throughout"),
+        (_fresh_statistics, "1 has running statistics of 0 and 1, as before training: neck"),
+        (_fresh_layer, "1 is distributed as PyTorch"),
+        (lambda w: w["backbone.layer3.0.conv2.weight"].fill(0), "1 holds one number throughout"),
         (lambda w: w["backbone.layer3.0.conv2.weight"].__setitem__(0, np.nan), "not finite"),
     ],
 )

@@ -551,7 +551,7 @@ def test_models_of_others_that_cannot_be_used(tmp_path: Path) -> None:
     two = onnx.load(str(model))
     two.graph.output.append(onnx.helper.make_tensor_value_info("g", 1, ["n", 10]))
     onnx.save(two, str(tmp_path / "two.onnx"))
-    refused(tmp_path / "two.onnx", CheckpointError, "1 inputs and 2 outputs")
+    refused(tmp_path / "two.onnx", CheckpointError, "1 input and 2 outputs")
     maps = onnx.load(str(model))
     del maps.graph.output[:]
     maps.graph.output.append(onnx.helper.make_tensor_value_info("p", 1, ["n", 12, 1, 1]))

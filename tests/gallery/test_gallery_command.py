@@ -150,7 +150,7 @@ def test_lists_and_films_are_added_by_their_name(
     )
     g = ("--gallery", "g", "--model", "m")
     text = call(capsys, "add", "l.csv", *g, "--timezone", "Europe/Berlin")
-    assert "added 1 sighting, 1 broken pictures were skipped" in text
+    assert "added 1 sighting, 1 broken picture was skipped" in text
     assert "gone.jpg: cannot be read" in text
     with Gallery.open("g") as gallery:
         (s,) = gallery.find()

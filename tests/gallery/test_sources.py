@@ -32,7 +32,7 @@ def test_names_say_camera_and_frame(tmp_path: Path) -> None:
         ("y_C3_1.jpg", "3", "", ""),
     ]
     assert found.notes
-    assert "1 of 5 pictures have no camera" in found.notes[0]
+    assert "1 of 5 pictures has no camera" in found.notes[0]
     given = from_folder(tmp_path, camera="gate", time=7.0, people="folder")
     assert {i.camera for i in given.items} == {"gate"}
     assert {i.time for i in given.items} == {7.0}

@@ -228,7 +228,7 @@ def test_a_table_of_joints(tmp_path: Path) -> None:
     assert not found[0, 1].any()
     assert found[1, 0].tolist() == pytest.approx([0.5 / 64, 127.5 / 128, 1], abs=1e-3)
     assert not found[2].any()
-    with pytest.raises(DataError, match="none of the 1 pictures"):
+    with pytest.raises(DataError, match="no row for the one picture"):
         skeleton.read_csv(table, samples[2:], ["c.jpg"])
     table.write_text("file,left_hip_x\na.jpg,4\n")
     with pytest.raises(DataError, match="must have the columns"):

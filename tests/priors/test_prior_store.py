@@ -123,7 +123,7 @@ def test_pictures_are_found_by_path_then_by_file_name(tmp_path: Path) -> None:
     listed.parent.mkdir()
     listed.touch()
     assert list(made.find(asked, listed)) == [1, 0, -1]
-    with pytest.raises(DataError, match=r"none of the 1 pictures .* made of toy by test"):
+    with pytest.raises(DataError, match=r"the one picture has no masks .* made of toy by test"):
         made.require(samples("train/c/9.jpg"), root)
 
 

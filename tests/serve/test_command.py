@@ -160,7 +160,7 @@ def test_a_first_start_does_not_delete_what_is_old(tmp_path: Path) -> None:
     with Gallery.create(tmp_path / "g", Model("ab" * 32, 4)) as gallery:
         gallery.add_vectors(np.eye(4)[:3], [Sighting("", time=t) for t in (now, now - 9e6, None)])
         state = tmp_path / "state"
-        with pytest.raises(InputError, match="1 of 3 sightings are older than 30 days"):
+        with pytest.raises(InputError, match="1 of 3 sightings is older than 30 days"):
             _require_agreement(gallery, state, 30.0, "g")
         _require_agreement(gallery, state, 0.0, "g")
         _require_agreement(gallery, state, 365.0, "g")

@@ -118,8 +118,11 @@ def test_search_confirm_and_forget_with_a_receipt(page: Any, tmp_path: Path) -> 
     page.click("nav button[data-view=people]")
     page.click("#people button:has-text('Ada / 100% Ex?&ple')")
     page.wait_for_selector("#person .card")
-    assert "1 confirmed, 1 rejected" in page.locator("#person").inner_text()
+    said = page.locator("#person").inner_text()
+    assert "1 sighting by 1 camera" in said
+    assert "1 confirmed, 1 rejected" in said
     page.click("#person button:has-text('Forget')")
+    page.wait_for_selector("dialog:has-text('1 sighting is deleted for good')")
     page.click("dialog button:has-text('Delete for good')")
     page.wait_for_selector("#person dt:has-text('Receipt')")
     assert "Ada / 100% Ex?&ple" not in page.locator("#people").inner_text()

@@ -23,7 +23,7 @@ from crosscam.errors import ImageError
 from crosscam.image import MAX_BYTES
 from crosscam.image import decode as decode_picture
 from crosscam.types import JUNK_PID, Dataset, Sample
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -264,13 +264,14 @@ def _open(path: Path) -> _Look:
 
 
 def _unreadable(looked: dict[Path, _Look]) -> Iterator[Finding]:
+    files = counted(len(looked), "image file")
     bad = {path: look.problem for path, look in looked.items() if look.problem}
     empty = [path for path, problem in bad.items() if problem == "is empty"]
     if empty:
         yield finding(
             "error",
             "empty-file",
-            f"{len(empty):,} of {len(looked):,} image files are empty (0 bytes).",
+            f"{len(empty):,} of {files} {either(len(empty), 'is', 'are')} empty (0 bytes).",
             "Every file must be a picture.",
             "Copy or unpack them again; a full disk leaves such files behind.",
             empty,
@@ -280,7 +281,7 @@ def _unreadable(looked: dict[Path, _Look]) -> Iterator[Finding]:
         yield finding(
             "error",
             "corrupt-image",
-            f"{len(corrupt):,} of {len(looked):,} image files cannot be decoded to the end.",
+            f"{len(corrupt):,} of {files} cannot be decoded to the end.",
             "Every file must be a whole picture.",
             "Copy or unpack them again; a download that was cut off leaves such files behind.",
             corrupt,
@@ -294,7 +295,8 @@ def _sizes(dataset: Dataset, looked: dict[Path, _Look]) -> Iterator[Finding]:
         yield finding(
             "warning",
             "tiny-image",
-            f"{len(tiny):,} images are smaller than {_SMALLEST} pixels on a side.",
+            f"{counted(len(tiny), 'image is', 'images are')} smaller than {_SMALLEST} pixels on a "
+            "side.",
             "A person cannot be told on so few pixels.",
             "Look at them; remove them from your own lists, leave them in a benchmark.",
             tiny,
@@ -308,7 +310,8 @@ def _sizes(dataset: Dataset, looked: dict[Path, _Look]) -> Iterator[Finding]:
         yield finding(
             "warning" if varies else "info",
             "one-size",
-            f"All {len(sizes):,} images are {w}x{h} pixels (width x height).",
+            either(len(sizes), "The one image is", f"All {len(sizes):,} images are")
+            + f" {w}x{h} pixels (width x height).",
             "The original crops of this set differ in size." if varies else "",
             "These are resized copies: say so beside every number measured on them."
             if varies
@@ -382,8 +385,8 @@ def _same_content(
         yield finding(
             level,
             "same-file-train-test",
-            f"{len(across):,} pictures lie in train and, with the same content, in query or "
-            "gallery.",
+            f"{counted(len(across), 'picture lies', 'pictures lie')} in train and, with the same "
+            "content, in query or gallery.",
             "A test is only fair on pictures that training never saw.",
             remove,
             across,
@@ -392,8 +395,8 @@ def _same_content(
         yield finding(
             level,
             "same-file-query-gallery",
-            f"{len(itself):,} queries lie, with the same content, in the gallery as well, and no "
-            "camera rule leaves them out.",
+            f"{counted(len(itself), 'query lies', 'queries lie')}, with the same content, in the "
+            f"gallery as well, and no camera rule leaves {either(len(itself), 'it', 'them')} out.",
             "A query must not find itself.",
             remove,
             itself,
@@ -402,14 +405,14 @@ def _same_content(
         yield finding(
             "info",
             "query-in-gallery",
-            f"{left_out:,} queries lie in the gallery as well.",
-            "They are of the query's own camera, so the camera rule leaves them out.",
+            f"{counted(left_out, 'query lies', 'queries lie')} in the gallery as well.",
+            "The camera rule leaves images of the query's own camera out.",
         )
     if two_ids:
         yield finding(
             "warning",
             "same-file-two-ids",
-            f"{len(two_ids):,} pictures occur under two different ids.",
+            f"{counted(len(two_ids), 'picture occurs', 'pictures occur')} under two different ids.",
             "The same picture shows the same person.",
             "Correct the id in your own lists; a benchmark is better left as it is published.",
             two_ids,

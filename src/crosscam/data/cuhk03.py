@@ -22,6 +22,7 @@ from crosscam.data.findings import Count, Finding, Parsed, Row, count, finding, 
 from crosscam.data.listing import find_home, image_files
 from crosscam.errors import DataError, MissingExtraError
 from crosscam.types import Dataset, Protocol, Sample
+from crosscam.wording import counted, either
 
 if TYPE_CHECKING:
     import h5py
@@ -232,7 +233,8 @@ def _named(folder: Path, findings: list[Finding]) -> dict[str, re.Match[str]]:
             finding(
                 "error",
                 "unknown-name",
-                f"{len(unknown):,} files in {folder} are not named as CUHK03 pictures are.",
+                f"{counted(len(unknown), 'file')} in {folder} {either(len(unknown), 'is', 'are')} "
+                "not named as CUHK03 pictures are.",
                 "Names look like 1_001_1_01.png (pair 1-5, person, view 1-2, image 1-10).",
                 "Move them away.",
                 unknown,
@@ -313,7 +315,8 @@ def _new_protocol(home: Path, config: Path, folder: Path, boxes: Boxes) -> Parse
             finding(
                 "error",
                 "missing-file",
-                f"{len(missing):,} pictures that {config.name} names are not in {folder}.",
+                f"{counted(len(missing), 'picture')} that {config.name} names "
+                f"{either(len(missing), 'is', 'are')} not in {folder}.",
                 "Every listed picture is needed.",
                 f"Delete {folder} and read the set again to write the pictures anew.",
                 sorted(missing),

@@ -39,6 +39,7 @@ from crosscam.data.listing import (
 from crosscam.data.own import from_csv, from_folder
 from crosscam.errors import DataError
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
+from crosscam.wording import counted, either
 
 __all__ = ["DatasetInfo", "available", "load", "options_from_text", "parse"]
 
@@ -179,7 +180,7 @@ def market1501(
             finding(
                 "info",
                 "junk-count",
-                f"gallery: {junk:,} junk boxes (id -1).",
+                f"gallery: {counted(junk, 'junk box', 'junk boxes')} (id -1).",
                 "The original folder has 3,819.",
                 "Nothing to do: junk is left out of every ranking.",
             )
@@ -192,7 +193,7 @@ def market1501(
                 "and there are none. Unpack the 500k pack there, or leave the option out."
             )
         ds = dataclasses.replace(
-            ds, gallery=ds.gallery + extra, variant=f"with {len(extra):,} distractors"
+            ds, gallery=ds.gallery + extra, variant=f"with {counted(len(extra), 'distractor')}"
         )
         parsed = dataclasses.replace(parsed, cameras=range(7))
     if multi_query is not None:
@@ -206,7 +207,8 @@ def market1501(
                 finding(
                     "warning",
                     "query-without-boxes",
-                    f"{len(missing):,} queries have no box of their person and camera in gt_bbox.",
+                    f"{counted(len(missing), 'query has', 'queries have')} no box of the same "
+                    "person and camera in gt_bbox.",
                     "Multi-query pools these images.",
                     "Unpack gt_bbox again, or leave it: these queries stand for themselves.",
                     (f"id {pid} camera {cam}" for pid, cam in sorted(missing)),
@@ -232,10 +234,8 @@ def rendered(root: Path, *, pairs: bool = False) -> Parsed:
         home = find_home("rendered", root, ("pairs",), ())
         findings: list[Finding] = []
         train = named_samples(home / "pairs", _MARKET_NAME, form, findings)
-        counted = row("train", train, Count(), str(home / "pairs"))
-        return Parsed(
-            Dataset("rendered", home, train, variant="pairs"), (counted,), tuple(findings)
-        )
+        line = row("train", train, Count(), str(home / "pairs"))
+        return Parsed(Dataset("rendered", home, train, variant="pairs"), (line,), tuple(findings))
     home = find_home("rendered", root, _MARKET_FOLDERS, ())
     parsed = _market_like("rendered", home, dict.fromkeys(_SPLITS, Count()), range(1, 10_000), form)
     return dataclasses.replace(parsed, cameras=None)
@@ -398,7 +398,8 @@ def _msmt17_list(
             finding(
                 "error",
                 "unknown-name",
-                f"{len(unknown):,} lines of {path} do not say who is shown and by which camera.",
+                f"{counted(len(unknown), 'line')} of {path} {either(len(unknown), 'does', 'do')} "
+                "not say who is shown and by which camera.",
                 "A line looks like 0000/0000_000_01_0303morning_0015_0.jpg 0.",
                 "Take the list as it came with the set.",
                 unknown,
@@ -413,7 +414,8 @@ def _missing(path: Path, folder: Path, missing: Sequence[str]) -> Finding:
     return finding(
         "error",
         "missing-file",
-        f"{len(missing):,} images that {path.name} names are not in {folder}.",
+        f"{counted(len(missing), 'image')} that {path.name} names "
+        f"{either(len(missing), 'is', 'are')} not in {folder}.",
         "Every listed image is needed.",
         "Unpack the images again; check that it ran to the end.",
         missing,
@@ -583,7 +585,8 @@ def _with_tracks(
             finding(
                 "error",
                 "image-without-track",
-                f"{len(lost):,} gallery images are in no track of {path}.",
+                f"{counted(len(lost), 'gallery image is', 'gallery images are')} in no track of "
+                f"{path}.",
                 "by_track ranks tracks, so every gallery image needs one.",
                 "Take test_track.txt as it came with the set, or leave by_track out.",
                 lost,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Sample
+from crosscam.wording import counted, either
 
 __all__ = [
     "Count",
@@ -244,9 +245,9 @@ def _wrong_counts(rows: Sequence[Row], partial: bool) -> Iterator[Finding]:
 def _words(c: Count, mask: Count) -> str:
     parts = []
     if mask.images is not None:
-        parts.append(f"{c.images:,} images")
+        parts.append(counted(c.images or 0, "image"))
     if mask.ids is not None:
-        parts.append(f"{c.ids:,} ids")
+        parts.append(counted(c.ids or 0, "id"))
     return " of ".join(parts)
 
 
@@ -260,7 +261,8 @@ def _cameras(parsed: Parsed) -> Iterator[Finding]:
         yield finding(
             "error",
             "camera-out-of-range",
-            f"{len(bad):,} images have a camera number outside the set's own: {seen}.",
+            f"{counted(len(bad), 'image has', 'images have')} a camera number outside the set's "
+            f"own: {seen}.",
             f"Cameras of {parsed.dataset.name} run from {allowed[0]} to {allowed[-1]}.",
             "Remove files of other data sets; read your own pictures as 'folder' or 'csv'.",
             (s.path.name for s in bad),
@@ -273,7 +275,8 @@ def _special_ids(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "error",
             "junk-outside-gallery",
-            f"{len(junk):,} images with the junk id -1 are in train or query.",
+            f"{counted(len(junk), 'image')} with the junk id -1 {either(len(junk), 'is', 'are')} "
+            "in train or query.",
             "Junk boxes belong to the gallery, where they are left out of every ranking.",
             "Remove them from train and query.",
             (s.path.name for s in junk),
@@ -283,7 +286,8 @@ def _special_ids(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "error",
             "distractor-query",
-            f"{len(distractors):,} queries have the distractor id 0, which matches nobody.",
+            f"{counted(len(distractors), 'query has', 'queries have')} the distractor id 0, which "
+            "matches nobody.",
             "A query needs the id of a person.",
             "Number persons from 1.",
             (s.path.name for s in distractors),
@@ -298,7 +302,7 @@ def _shared_ids(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "error",
             "id-in-train-and-test",
-            f"{len(shared):,} ids are in train and in query or gallery.",
+            f"{counted(len(shared), 'id is', 'ids are')} in train and in query or gallery.",
             "A test is only fair on persons that training never saw.",
             "Keep all images of a person on one side of the split.",
             shared,
@@ -314,7 +318,8 @@ def _shared_paths(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "error",
             "file-in-train-and-test",
-            f"{len(both):,} files are listed in train and in query or gallery.",
+            f"{counted(len(both), 'file is', 'files are')} listed in train and in query or "
+            "gallery.",
             "A file belongs to one side of the split.",
             "List each file once.",
             both,
@@ -325,7 +330,8 @@ def _shared_paths(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "error",
             "file-in-query-and-gallery",
-            f"{len(twice):,} files are both query and gallery, and no camera rule leaves them out.",
+            f"{counted(len(twice), 'file is', 'files are')} both query and gallery, and no camera "
+            f"rule leaves {either(len(twice), 'it', 'them')} out.",
             "A query must not find itself.",
             "List each file once.",
             twice,
@@ -365,7 +371,8 @@ def _unmatched_queries(dataset: Dataset) -> Iterator[Finding]:
     yield finding(
         "error" if every else "warning",
         "query-without-match",
-        f"{len(lost):,} of {len(dataset.query):,} queries ({len(ids):,} ids) have no match: "
+        f"{len(lost):,} of {counted(len(dataset.query), 'query', 'queries')} "
+        f"({counted(len(ids), 'id')}) {either(len(lost), 'has', 'have')} no match: "
         f"{' and '.join(why)}.",
         "A query counts only if the gallery shows its person"
         + (" in another camera." if drop else "."),
@@ -381,7 +388,8 @@ def _single_images(dataset: Dataset) -> Iterator[Finding]:
         yield finding(
             "warning",
             "id-with-one-image",
-            f"{len(single):,} of {len(per_id):,} train ids have one image only.",
+            f"{len(single):,} of {counted(len(per_id), 'train id')} "
+            f"{either(len(single), 'has', 'have')} one image only.",
             "A triplet needs two images of a person.",
             "Add images, or leave it: the sampler repeats the one image.",
             (f"id {pid}" for pid in single),

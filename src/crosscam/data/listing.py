@@ -16,6 +16,7 @@ from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
 from crosscam.image import EXTENSIONS
 from crosscam.types import Sample
+from crosscam.wording import counted, either
 
 __all__ = [
     "find_home",
@@ -135,8 +136,8 @@ def named_samples(
             finding(
                 "error",
                 "unknown-name",
-                f"{len(unknown):,} image files in {folder} have a name that does not say who is "
-                "shown.",
+                f"{counted(len(unknown), 'image file')} in {folder} "
+                f"{either(len(unknown), 'has', 'have')} a name that does not say who is shown.",
                 f"Names of this set look like {form}.",
                 "Move these files away; read your own pictures with the set 'folder' or 'csv'.",
                 unknown,

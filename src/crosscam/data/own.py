@@ -21,6 +21,7 @@ from crosscam.data.listing import image_files, shuffled
 from crosscam.errors import DataError
 from crosscam.table import Table, read_header, read_table
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
+from crosscam.wording import counted, either
 
 __all__ = ["from_csv", "from_folder", "make_split"]
 
@@ -84,8 +85,8 @@ def from_folder(
                 finding(
                     "warning",
                     "unread-folder",
-                    f"{len(unread):,} folders beside {', '.join(p.name for p in used)} are not "
-                    "read.",
+                    f"{counted(len(unread), 'folder')} beside {', '.join(p.name for p in used)} "
+                    f"{either(len(unread), 'is', 'are')} not read.",
                     "Where there are split folders, every picture belongs in one.",
                     "Move these folders into train, query or gallery.",
                     unread,
@@ -135,13 +136,14 @@ def from_csv(
                 bad["file"].append(get["path"])
                 continue
         entries.append(_Entry(file, get["path"], get["pid"], get["camid"], get["split"]))
-    rows = len(table)
+    rows = counted(len(table), "row")
     if bad["blank"]:
         findings.append(
             finding(
                 "error",
                 "blank-cell",
-                f"{len(bad['blank']):,} of {rows:,} rows of {path} have no path or no pid.",
+                f"{len(bad['blank']):,} of {rows} of {path} "
+                f"{either(len(bad['blank']), 'has', 'have')} no path or no pid.",
                 "Every row needs both.",
                 "Fill them in, or remove the rows.",
                 bad["blank"],
@@ -156,7 +158,8 @@ def from_csv(
             finding(
                 "error",
                 "unknown-split",
-                f"{len(bad['split']):,} of {rows:,} rows of {path} have a split that is not known.",
+                f"{len(bad['split']):,} of {rows} of {path} "
+                f"{either(len(bad['split']), 'has', 'have')} a split that is not known.",
                 "split is train, query or gallery.",
                 (f"Did you mean {close!r}? " if close else "")
                 + "Correct the rows, or leave the column out to have persons split.",
@@ -168,7 +171,8 @@ def from_csv(
             finding(
                 "error",
                 "missing-file",
-                f"{len(bad['file']):,} of {rows:,} files that {path} names do not exist.",
+                f"{len(bad['file']):,} of {counted(len(table), 'file')} that {path} names "
+                f"{either(len(bad['file']), 'does', 'do')} not exist.",
                 f"Paths are relative to the folder of the CSV file ({path.parent.resolve()}).",
                 "Correct the paths, or put the CSV file where they start.",
                 bad["file"],
@@ -207,7 +211,8 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
             finding(
                 "error",
                 "unknown-name",
-                f"{len(unknown):,} image files lie in {base} itself and do not say who they show.",
+                f"{counted(len(unknown), 'image file lies', 'image files lie')} in {base} itself "
+                f"{either(len(unknown), 'and does not', 'and do not')} say who is shown.",
                 "Pictures lie in one folder per person"
                 + (", or are named like 0002_c1_0007.jpg (person, camera)." if split else "."),
                 "Sort them into folders, or write a CSV with path and pid and read it as 'csv'.",
@@ -219,7 +224,8 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
             finding(
                 "warning",
                 "empty-folder",
-                f"{len(empty):,} person folders in {base} hold no image.",
+                f"{counted(len(empty), 'person folder')} in {base} "
+                f"{either(len(empty), 'holds', 'hold')} no image.",
                 "A person needs at least one image.",
                 "Add images or remove the folders.",
                 empty,
@@ -312,7 +318,7 @@ def _assemble(
             finding(
                 "warning",
                 "listed-twice",
-                f"{len(twice):,} files are listed more than once in a split.",
+                f"{counted(len(twice), 'file is', 'files are')} listed more than once in a split.",
                 "A file counts once.",
                 "Remove the repeated rows.",
                 twice,
@@ -355,7 +361,8 @@ def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[
             finding(
                 "error",
                 "camera-for-some",
-                f"{len(lacking):,} of {len(entries):,} images have no camera, the others have one.",
+                f"{len(lacking):,} of {counted(len(entries), 'image')} "
+                f"{either(len(lacking), 'has', 'have')} no camera, the others have one.",
                 "Cameras must be known for all images or for none.",
                 "Add the missing cameras, or pass cameras=none to ignore them all.",
                 lacking,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import DataError, RecipeError
+from crosscam.wording import counted
 
 __all__ = ["Sampler", "make_sampler"]
 
@@ -64,8 +65,9 @@ class Sampler(ABC):
             rows = self._draw(epoch)
             if len(rows) == 0:
                 raise DataError(
-                    f"{len(self.labels)} training pictures do not fill one batch of "
-                    f"{self.people} x {self.images}. Lower sampler.people or sampler.images."
+                    counted(len(self.labels), "training picture does", "training pictures do")
+                    + f" not fill one batch of {self.people} x {self.images}. "
+                    "Lower sampler.people or sampler.images."
                 )
             self._cached = (epoch, rows)
         return self._cached[1]

@@ -23,6 +23,7 @@ from crosscam.errors import DataError, ImageError
 from crosscam.files import disk_errors, flush
 from crosscam.image import Preprocess
 from crosscam.types import Sample
+from crosscam.wording import counted
 
 __all__ = ["ImageStore"]
 
@@ -127,10 +128,10 @@ def _decode_all(
             advance(stop - start)
     if failures:
         shown = "\n  ".join(sorted(failures)[:5])
-        more = "" if len(failures) <= 5 else f"\n  and {len(failures) - 5} more"
+        more = "" if len(failures) <= 5 else f"\n  and {len(failures) - 5:,} more"
         raise DataError(
-            f"{len(failures)} of {len(paths)} pictures cannot be used:\n  {shown}{more}\n"
-            "Repair or remove them (crosscam data check NAME ROOT lists them all)."
+            f"{len(failures):,} of {counted(len(paths), 'picture')} cannot be used:\n  "
+            f"{shown}{more}\nRepair or remove them (crosscam data check NAME ROOT lists them all)."
         )
 
 

@@ -39,6 +39,7 @@ from crosscam.decision.likelihood import Likelihood, fit_likelihood
 from crosscam.decision.trials import BINS, EDGES, Trials, bin_of
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import write_atomically
+from crosscam.wording import counted
 
 __all__ = ["Calibration", "CameraPair", "Drift", "Threshold", "fit", "search_alarms"]
 
@@ -127,7 +128,9 @@ class Calibration:
         best = np.atleast_1d(np.asarray(scores, np.float64))
         present = _share(present, "present")
         if people < max(len(best), 1):
-            raise InputError(f"{len(best)} candidates do not fit a gallery of {people} people.")
+            candidates = counted(len(best), "candidate does", "candidates do")
+            crowd = counted(people, "person", "people")
+            raise InputError(f"{candidates} not fit a gallery of {crowd}.")
         ratios = np.exp(np.minimum((self.person or self.pair).log_ratio(best), 600.0))
         weights = present / people * ratios
         total = (1 - present) + weights.sum()

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import FeatureError
+from crosscam.wording import counted
 
 __all__ = ["BINS", "EDGES", "Trials", "bin_of", "collect", "of_pairs"]
 
@@ -78,8 +79,8 @@ def collect(
     gc = _ids(gallery_camids, len(g), "gallery_camids")
     if q.shape[1] != g.shape[1]:
         raise FeatureError(
-            f"queries have {q.shape[1]} numbers per row and the gallery {g.shape[1]}. Both must "
-            "come from the same model."
+            f"queries have {counted(q.shape[1], 'number')} per row and the gallery {g.shape[1]}. "
+            "Both must come from the same model."
         )
     kept = np.flatnonzero(gp != -1)
     gp = np.where(gp == 0, -2 - np.arange(len(gp)), gp)  # every distractor is somebody else
@@ -112,8 +113,8 @@ def collect(
             for camera in np.unique(gc):
                 pair = (min(int(qc[i]), int(camera)), max(int(qc[i]), int(camera)))
                 there = gc == camera
-                counted = cameras.setdefault(pair, (np.zeros(BINS, int), np.zeros(BINS, int)))
-                for counts, chosen in zip(counted, (right, wrong), strict=True):
+                both = cameras.setdefault(pair, (np.zeros(BINS, int), np.zeros(BINS, int)))
+                for counts, chosen in zip(both, (right, wrong), strict=True):
                     counts += np.bincount(bins[there & chosen], minlength=BINS)
     trials = Trials(
         np.concatenate(same),
@@ -179,7 +180,8 @@ def _unit_rows(features: npt.ArrayLike, name: str) -> Floats:
     if len(bad):
         raise FeatureError(
             f"{name} features must have unit length; row {bad[0]} has length "
-            f"{lengths[bad[0]]:.4g} ({len(bad)} such rows). Divide every row by its length."
+            f"{lengths[bad[0]]:.4g} ({counted(len(bad), 'such row')}). Divide every row by its "
+            "length."
         )
     return rows
 

@@ -33,7 +33,7 @@ from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from crosscam.retrieval import evaluate
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 __all__ = ["Finding", "Report", "examine"]
 
@@ -239,18 +239,22 @@ def _weights(p: _Patient) -> Iterator[Finding]:
         method, recipe, _ = embedder.load_method(p.folder)
         unread = deployed.training_only(method, recipe.test_preprocess.size)
     found = layers.suspects(layers.read(p.folder, p.card, unread))
+    before = "running statistics of 0 and 1, as before training"
+    drawn = "distributed as PyTorch or Glorot's rule draw weights, before training"
     faults = [
-        (found.broken, "hold numbers that are not finite"),
-        (found.constant, "hold one number throughout"),
-        (found.untouched, "have running statistics of 0 and 1, as before training"),
-        (found.uniform, "are distributed as PyTorch or Glorot's rule draw them, before training"),
+        (found.broken, "holds numbers that are not finite", "hold numbers that are not finite"),
+        (found.constant, "holds one number throughout", "hold one number throughout"),
+        (found.untouched, f"has {before}", f"have {before}"),
+        (found.uniform, f"is {drawn}", f"are {drawn}"),
     ]
-    wrong = [(names, what) for names, what in faults if names]
-    counts = f"{found.products} products, {found.statistics} batch normalizations"
-    if not wrong:
+    said = "; ".join(
+        f"{counted(len(names), one, many)}: {_some(names)}" for names, one, many in faults if names
+    )
+    norms = counted(found.statistics, "batch normalization")
+    counts = f"{counted(found.products, 'product')}, {norms}"
+    if not said:
         yield Finding("weights", "OK", f"{counts}: all of them trained, as far as can be told", "")
         return
-    said = "; ".join(f"{len(names)} {what}: {_some(names)}" for names, what in wrong)
     yield Finding(
         "weights", "FAIL", f"of {counts}, {said}",
         "Part of the network (a head, a stage) was not loaded or never trained.",
@@ -276,8 +280,9 @@ def _numbers(p: _Patient) -> Iterator[Finding]:
     ]
     if bad or names:
         also = f", and of {', '.join(names)} pictures" if names else ""
+        vectors = counted(len(p.vectors), "vector")
         yield Finding(
-            "numbers", "FAIL", f"{bad} of {len(p.vectors)} vectors are not finite{also}",
+            "numbers", "FAIL", f"{bad} of {vectors} {either(bad, 'is', 'are')} not finite{also}",
             "Such a vector ranks anything anywhere.",
             "Half precision overflows in some networks: export in fp32. Otherwise the weights are "
             "broken.",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from crosscam.data.listing import image_files
 from crosscam.errors import DataError
 from crosscam.image import decode
+from crosscam.wording import counted
 
 __all__ = ["Crops", "of_folder", "rendered"]
 
@@ -69,7 +70,8 @@ def of_folder(folder: Path) -> Crops:
     files = image_files(folder, deep=True)
     if len(files) < LEAST:
         raise DataError(
-            f"{folder} has {len(files)} pictures; {LEAST} or more are needed, of several people."
+            f"{folder} has {counted(len(files), 'picture')}; {LEAST} or more are needed, of "
+            "several people."
         )
     known = _known(folder, files)
     chosen = _chosen(known)
@@ -79,8 +81,10 @@ def of_folder(folder: Path) -> Crops:
         chosen = files[::step][:_UNKNOWN]
     people = np.array([known[f][0] if known else -1 for f in chosen], np.int64)
     cameras = np.array([known[f][1] if known else i for i, f in enumerate(chosen)], np.int64)
-    who = f"{len(set(people.tolist()))} people" if known else "unknown people"
-    return Crops(f"{len(chosen)} pictures of {who}", [decode(f) for f in chosen], people, cameras)
+    who = counted(len(set(people.tolist())), "person", "people") if known else "unknown people"
+    return Crops(
+        f"{counted(len(chosen), 'picture')} of {who}", [decode(f) for f in chosen], people, cameras
+    )
 
 
 def _known(folder: Path, files: list[Path]) -> dict[Path, tuple[int, int]]:

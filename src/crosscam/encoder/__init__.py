@@ -38,6 +38,7 @@ from crosscam.encoder.runtimes import (
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
 from crosscam.image import Preprocess
 from crosscam.models import resolve
+from crosscam.wording import counted
 
 if TYPE_CHECKING:
     from crosscam.embedder import Embedder
@@ -200,10 +201,10 @@ class Encoder:
                 advance(len(some.rows) + len(some.failed))
         if failed:
             shown = "\n  ".join(failed[:5])
-            more = "" if len(failed) <= 5 else f"\n  and {len(failed) - 5} more"
+            more = "" if len(failed) <= 5 else f"\n  and {len(failed) - 5:,} more"
             raise DataError(
-                f"{len(failed)} of {len(paths)} pictures cannot be used:\n  {shown}{more}\n"
-                "Repair or remove them."
+                f"{len(failed):,} of {counted(len(paths), 'picture')} cannot be used:\n  "
+                f"{shown}{more}\nRepair or remove them."
             )
         return vectors
 
@@ -274,13 +275,14 @@ class Encoder:
         except Exception as error:  # each runtime has its own ways to fail
             said = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"{self.card.name} cannot be run by {self.runtime.name} on {len(pictures)} "
-                f"pictures ({said}). Export it again with this version."
+                f"{self.card.name} cannot be run by {self.runtime.name} on "
+                f"{counted(len(pictures), 'picture')} ({said}). Export it again with this version."
             ) from error
         if vectors.shape != (len(pictures), self.dim):
             raise CheckpointError(
-                f"{self.card.name} gives {list(vectors.shape)} for {len(pictures)} pictures, and "
-                f"its card says {self.dim} numbers each. The card belongs to another encoder."
+                f"{self.card.name} gives {list(vectors.shape)} for "
+                f"{counted(len(pictures), 'picture')}, and its card says {self.dim} numbers each. "
+                "The card belongs to another encoder."
             )
         return vectors
 

@@ -461,7 +461,9 @@ def _run_forget(options: argparse.Namespace) -> int:
             if not sys.stdin.isatty():
                 deleted = counted(count, "sighting")
                 raise InputError(f"this deletes {deleted} for good: give --yes.")
-            answer = input(f"delete {count:,} of {len(gallery):,} sightings for good? [y/N] ")
+            answer = input(
+                f"delete {count:,} of {counted(len(gallery), 'sighting')} for good? [y/N] "
+            )
             if answer.strip().lower() not in ("y", "yes"):
                 print("nothing was deleted")
                 return 0
@@ -486,8 +488,7 @@ def _run_compact(options: argparse.Namespace) -> int:
         indexed, count = gallery.points.indexed(), len(gallery)
     _print(options, {"removed": removed, "indexed": indexed, "sightings": count},
            f"removed {counted(removed, 'unused file or set', 'unused files and sets')}; "
-           f"{indexed:,} of {count:,} sightings "
-           "indexed")  # fmt: skip
+           f"{indexed:,} of {counted(count, 'sighting')} indexed")  # fmt: skip
     return 0
 
 
@@ -541,7 +542,7 @@ def _run_copy(options: argparse.Namespace) -> int:
         new = source.copy_to(target, progress=advance)
         count = len(target)
     _print(options, {"copied": new, "sightings": count},
-           f"copied {new:,} new sightings; {count:,} in {options.target}")  # fmt: skip
+           f"copied {counted(new, 'new sighting')}; {count:,} in {options.target}")  # fmt: skip
     return 0
 
 

@@ -51,7 +51,7 @@ from crosscam.gallery.points import (
 from crosscam.gallery.search import search as search_gallery
 from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time, sighting_id
 from crosscam.image import MAX_BYTES, decode
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 __all__ = ["Added", "Check", "Encoder", "Gallery", "Item", "Model", "Receipt", "Stats"]
 
@@ -137,9 +137,10 @@ class Added:
     def text(self) -> str:
         lines = [f"added {counted(self.new, 'sighting')}"]
         if self.present:
-            lines[0] += f", {self.present:,} were there already"
+            lines[0] += f", {self.present:,} {either(self.present, 'was', 'were')} there already"
         if self.broken:
-            lines[0] += f", {len(self.broken):,} broken pictures were skipped:"
+            broken = counted(len(self.broken), "broken picture was", "broken pictures were")
+            lines[0] += f", {broken} skipped:"
             lines += [f"  {name}: {why}" for name, why in self.broken[:10]]
             if len(self.broken) > 10:
                 lines.append(f"  ... and {len(self.broken) - 10:,} more")
@@ -175,7 +176,9 @@ class Receipt:
             f"receipt {self.id}, {self.time}",
         ]
         if self.kept_pictures:
-            lines.append(f"{self.kept_pictures:,} picture files are kept: others show them too")
+            kept = counted(self.kept_pictures, "picture file is", "picture files are")
+            it = either(self.kept_pictures, "it", "them")
+            lines.append(f"{kept} kept: others show {it} too")
         if not self.erased:
             lines.append("deleted points are still in files until the store rewrites them")
         return "\n".join(lines)
@@ -208,7 +211,7 @@ class Stats:
         return "\n".join(
             [
                 f"sightings   {self.sightings:,} ({self.indexed:,} indexed), "
-                f"{self.named:,} of {self.people:,} named people",
+                f"{self.named:,} of {counted(self.people, 'named person', 'named people')}",
                 f"cameras     {len(cameras):,}: {shown}{' ...' if len(cameras) > 8 else ''}",
                 f"time        {self.first or 'unknown'} to {self.last or 'unknown'}",
                 f"pictures    {self.pictures:,}, {self.picture_bytes / 1e6:,.1f} MB",
@@ -822,9 +825,11 @@ class Gallery:
             ]
             if lacking:
                 raise GalleryError(
-                    f"{len(lacking):,} sightings of {self.place} have no picture to embed again "
-                    f"({', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}). Forget them "
-                    "(crosscam gallery forget --id ...), or add them to a new gallery."
+                    f"{counted(len(lacking), 'sighting')} of {self.place} "
+                    f"{either(len(lacking), 'has', 'have')} no picture to embed again "
+                    f"({', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}). Forget "
+                    f"{either(len(lacking), 'it', 'them')} (crosscam gallery forget --id ...), or "
+                    "add the pictures to a new gallery."
                 )
             manifest = _new_manifest(model, self.quantization)
             target = self._home.open(manifest["points"], model.dim, self.quantization, create=True)

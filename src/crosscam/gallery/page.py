@@ -20,6 +20,7 @@ from crosscam.errors import ImageError
 from crosscam.gallery.gallery import Gallery
 from crosscam.gallery.search import Found, Hit
 from crosscam.gallery.sighting import Sighting, Where, format_time
+from crosscam.wording import counted
 
 __all__ = ["Section", "Tile", "found_page", "gallery_page", "write_page"]
 
@@ -96,9 +97,10 @@ def gallery_page(
         _section(gallery, f"Camera {camera}" if camera else "Camera unknown", rest[camera])
         for camera in sorted(rest)
     ]
-    notes = [f"{total:,} sightings fit" + (f"; {len(chosen):,} are shown." if total > len(chosen)
-             else ".")]  # fmt: skip
-    return write_page(path, title, sections, notes)
+    note = counted(total, "sighting fits", "sightings fit")
+    if total > len(chosen):
+        note += f"; {counted(len(chosen), 'is', 'are')} shown"
+    return write_page(path, title, sections, [f"{note}."])
 
 
 def write_page(path: Path, title: str, sections: Iterable[Section], notes: Sequence[str]) -> Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from crosscam.errors import InputError
 from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time
+from crosscam.wording import counted
 
 if TYPE_CHECKING:
     from crosscam.gallery.gallery import Gallery
@@ -101,7 +102,8 @@ class People:
         known = list(self.names())
         close = difflib.get_close_matches(name, known, 3, 0.6)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
-        return f"nobody in the gallery is called {name!r} ({len(known):,} people).{hint}"
+        people = counted(len(known), "person", "people")
+        return f"nobody in the gallery is called {name!r} ({people}).{hint}"
 
     @_in_turn
     def enroll(self, name: str, ids: Sequence[str], *, same_frame: bool = False) -> list[Sighting]:
@@ -187,8 +189,8 @@ class People:
             raise InputError("a split needs another name than the one that is split.")
         if not wanted or len(wanted) == len(own):
             raise InputError(
-                f"a split takes some of the {len(own)} sightings of {name!r}, got {len(wanted)}; "
-                "to change the name of all, rename."
+                f"a split takes some of the {counted(len(own), 'sighting')} of {name!r}, got "
+                f"{len(wanted)}; to change the name of all, rename."
             )
         now = _now()
 

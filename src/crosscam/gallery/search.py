@@ -15,6 +15,7 @@ from crosscam.gallery.points import Scored, Vectors
 from crosscam.gallery.sighting import Sighting, Where
 from crosscam.image import decode
 from crosscam.retrieval import RerankSettings, rerank
+from crosscam.wording import counted, either
 
 if TYPE_CHECKING:
     from crosscam.gallery.gallery import Gallery
@@ -374,12 +375,16 @@ def _notes(hits: Sequence[Hit], asked: _Asked) -> list[str]:
     copies = sum(h.copy_of == _QUERY for h in hits)
     if copies:
         notes.append(
-            f"{copies} of {len(hits)} results are near-copies of the query (cosine {NEAR_COPY} or "
-            "more): the same or the next picture, not a new sighting."
+            f"{copies} of {counted(len(hits), 'result')} "
+            f"{either(copies, 'is a near-copy', 'are near-copies')} of the query (cosine "
+            f"{NEAR_COPY} or more): the same or the next picture, not a new sighting."
         )
     twins = sum(bool(h.copy_of) and h.copy_of != _QUERY for h in hits)
     if twins:
-        notes.append(f"{twins} of {len(hits)} results are near-copies of better results.")
+        notes.append(
+            f"{twins} of {counted(len(hits), 'result')} "
+            f"{either(twins, 'is a near-copy of a better one', 'are near-copies of better ones')}."
+        )
     spread = asked.vectors @ asked.vectors.T
     if len(spread) > 1 and float(spread.min()) < 0:
         notes.append(

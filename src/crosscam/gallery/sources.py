@@ -22,6 +22,7 @@ from crosscam.gallery.gallery import Item
 from crosscam.gallery.sighting import clean_name, parse_time
 from crosscam.image import EXTENSIONS
 from crosscam.table import Table, read_table
+from crosscam.wording import counted, either
 
 __all__ = ["COLUMNS", "Items", "People", "from_csv", "from_files", "from_folder"]
 
@@ -117,8 +118,9 @@ def from_files(
     if unnamed:
         places = " or as a folder (PERSON/CAMERA/PICTURE)" if people == "folder" else ""
         notes.append(
-            f"{unnamed:,} of {len(items):,} pictures have no camera in their name (_c3 or _cam3)"
-            f"{places}; --camera names one for all, a CSV file one for each."
+            f"{unnamed:,} of {counted(len(items), 'picture')} {either(unnamed, 'has', 'have')} no "
+            f"camera in the name (_c3 or _cam3){places}; --camera names one for all, a CSV file "
+            "one for each."
         )
     return Items(items, notes)
 
@@ -161,7 +163,7 @@ def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
             bad.append(f"line {line}: {error}")
     if bad:
         raise DataError(
-            f"{path}: {len(bad):,} of {len(table):,} rows cannot be understood. "
+            f"{path}: {len(bad):,} of {counted(len(table), 'row')} cannot be understood. "
             + " ".join(bad[:3])
             + (" ..." if len(bad) > 3 else "")
         )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from crosscam.errors import DataError, InputError, MissingExtraError
 from crosscam.gallery.gallery import Item
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, resize
+from crosscam.wording import counted
 
 __all__ = [
     "VIDEO_EXTENSIONS",
@@ -340,7 +341,9 @@ class OnnxDetector:
         except Exception as error:
             raise DataError(f"{self.path} does not run as a {self.kind} ({error}).") from error
         if len(results) < need:
-            raise DataError(f"{self.path} gives {len(results)} outputs; a {self.kind} has {need}.")
+            raise DataError(
+                f"{self.path} gives {counted(len(results), 'output')}; a {self.kind} has {need}."
+            )
         return [np.asarray(r) for r in results]
 
     def _yolox(self, frame: Picture) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -59,6 +59,7 @@ from crosscam.methods import BackboneSettings, Method, unit
 from crosscam.nn import losses
 from crosscam.nn.pyramid import CSIP, MSFF
 from crosscam.types import Batch, Prior
+from crosscam.wording import counted
 
 NECK, HIP, ANKLE = 0.13, 0.47, 0.96
 """Where neck, hip and ankle of a standing body are, from top to sole (segment lengths of
@@ -159,8 +160,8 @@ class MPN(Method):
             )
         if prior == "parsing" and len(regions) != num_parts:
             raise RecipeError(
-                f"method.regions names {len(regions)} parts and method.num_parts is {num_parts}: "
-                "name as many masks as there are parts."
+                f"method.regions names {counted(len(regions), 'part')} and method.num_parts is "
+                f"{num_parts}: name as many masks as there are parts."
             )
         if prior == "parsing" and len(set(regions)) < len(regions):
             raise RecipeError(f"method.regions must name each mask once, got {', '.join(regions)}.")

@@ -22,6 +22,7 @@ from crosscam.errors import CheckpointError, InputError, MissingExtraError, Reci
 from crosscam.nn import osnet, resnet
 from crosscam.nn import pretrained as weights
 from crosscam.nn.stages import Backbone
+from crosscam.wording import counted, either
 
 __all__ = ["Backbone", "available", "build"]
 
@@ -117,8 +118,8 @@ class TimmBackbone(Backbone):
         levels = len(net.feature_info.channels())
         if levels < 4:
             raise RecipeError(
-                f"timm:{name} has {levels} feature maps, and four are needed. Take a network "
-                "with four or more."
+                f"timm:{name} has {counted(levels, 'feature map')}, and four are needed. Take a "
+                "network with four or more."
             )
         if levels > 4:
             options["out_indices"] = tuple(range(levels - 4, levels))
@@ -189,8 +190,8 @@ def _verify(net: nn.Module, source: weights.Source) -> weights.Report:
     if absent:
         raise CheckpointError(
             f"the weights in {source.name} do not fit the network: {len(absent)} of "
-            f"{len(absent) + len(loaded)} tensors were not set, the first is {absent[0]}. "
-            "Check that the file is of this network."
+            f"{counted(len(absent) + len(loaded), 'tensor')} {either(len(absent), 'was', 'were')} "
+            f"not set, the first is {absent[0]}. Check that the file is of this network."
         )
     ignored = sorted(key for key, _ in given.values() if key not in used)
     return weights.Report(source.name, source.sha256, tuple(loaded), tuple(ignored))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from crosscam.errors import CheckpointError, MissingExtraError
 from crosscam.files import sha256
+from crosscam.wording import counted
 
 __all__ = ["Report", "Source", "fetch", "load", "read"]
 
@@ -55,7 +56,8 @@ class Report:
 
     def __str__(self) -> str:
         ignored = f", ignored {_some(self.ignored)}" if self.ignored else ""
-        return f"{self.source} (sha256 {self.sha256[:12]}): {len(self.loaded)} tensors set{ignored}"
+        tensors = counted(len(self.loaded), "tensor")
+        return f"{self.source} (sha256 {self.sha256[:12]}): {tensors} set{ignored}"
 
 
 def fetch(source: str) -> Source:

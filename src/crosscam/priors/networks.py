@@ -23,6 +23,7 @@ import numpy.typing as npt
 from crosscam.errors import InputError, MissingExtraError
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Picture, resize
 from crosscam.optional import import_openvino
+from crosscam.wording import counted
 
 __all__ = ["PARSING", "Parser", "pose"]
 
@@ -209,8 +210,8 @@ class Parser:
         probe = self._logits(np.zeros((*self.network.size, 3), np.uint8))
         if len(probe) not in PARSING:
             raise InputError(
-                f"{path} tells {len(probe)} classes apart; known are those of LIP (20), ATR (18) "
-                "and Pascal person parts (7)."
+                f"{path} tells {counted(len(probe), 'class', 'classes')} apart; known are those of "
+                "LIP (20), ATR (18) and Pascal person parts (7)."
             )
         classes = PARSING[len(probe)]
         parts = dict.fromkeys("top" if c == "scarf" else c for c in classes)

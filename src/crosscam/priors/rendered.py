@@ -16,6 +16,7 @@ from crosscam.synth import read_annotations, read_labels, read_texture
 from crosscam.synth.body import COCO
 from crosscam.synth.person import texture_mask
 from crosscam.types import BODY_PARTS, Dataset, Prior, Sample
+from crosscam.wording import counted
 
 __all__ = ["CHART", "PRODUCER", "SIZE", "known_texels", "make"]
 
@@ -56,9 +57,11 @@ def make(folder: Path, dataset: Dataset, samples: Sequence[Sample], kind: Prior)
     row_of = {str(name): i for i, name in enumerate(table["name"])}
     unknown = [name for name in names if name not in row_of]
     if unknown:
+        more = len(unknown) - 1
+        others = f" and {counted(more, 'other picture')}" if more else ""
         raise DataError(
-            f"{home}/labels/annotations.npz has no row for '{unknown[0]}' and "
-            f"{len(unknown) - 1} other pictures. Render the set again into a new folder."
+            f"{home}/labels/annotations.npz has no row for '{unknown[0]}'{others}. Render the set "
+            "again into a new folder."
         )
     rows = np.array([row_of[name] for name in names], np.int64)
     if kind is Prior.KEYPOINTS:

@@ -25,6 +25,7 @@ from crosscam.data.loader import Rows
 from crosscam.errors import DataError
 from crosscam.priors import labels, rendered, store, surface
 from crosscam.types import Dataset, Prior
+from crosscam.wording import counted
 
 __all__ = ["Gathered", "KeypointRows", "MaskRows", "SurfaceRows", "TextureRows", "gather"]
 
@@ -199,7 +200,7 @@ class Gathered:
     def text(self) -> str:
         """A line for each kind: who made it, and how many pictures go without."""
         return "\n".join(
-            f"{kind} by {r['producer']} ({r['version']}): {r['with']:,} pictures, "
+            f"{kind} by {r['producer']} ({r['version']}): {counted(r['with'], 'picture')}, "
             f"{r['without']:,} without"
             for kind, r in self.report.items()
         )

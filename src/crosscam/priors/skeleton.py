@@ -23,6 +23,7 @@ from crosscam.image import decode
 from crosscam.priors import compiled
 from crosscam.table import read_table
 from crosscam.types import Sample
+from crosscam.wording import either
 
 __all__ = ["COCO17", "LABELS", "MARKET14", "VERSION", "part_maps", "read_csv"]
 
@@ -234,8 +235,11 @@ def read_csv(
             if x >= 0 and y >= 0:
                 points[i, j] = (x + 0.5) / width, (y + 0.5) / height, min(max(seen, 0.0), 1.0)
     if not found:
+        none = either(
+            len(pictures), "no row for the one picture", f"none of the {len(pictures):,} pictures"
+        )
         raise DataError(
-            f"{path} has none of the {len(pictures):,} pictures; its first file is "
+            f"{path} has {none}; its first file is "
             f"'{next(iter(by_file))}', the first picture '{pictures[0]}'."
         )
     return points, tuple(joint.replace("_", " ") for joint in joints)

@@ -23,6 +23,7 @@ from crosscam import __version__
 from crosscam.errors import DataError
 from crosscam.files import disk_errors, flush, write_atomically
 from crosscam.types import Prior, Sample
+from crosscam.wording import either
 
 __all__ = ["Plan", "PriorSet", "find", "open_set", "picture_names", "read_all", "write"]
 
@@ -134,10 +135,11 @@ class PriorSet:
         """As :meth:`find`, or a ``DataError`` if not one picture has a prior."""
         found = self.find(samples, root)
         if not (found >= 0).any():
+            none = f"none of the {len(samples):,} pictures has"
             raise DataError(
-                f"none of the {len(samples):,} pictures has {self.kind.value} in the set that was "
-                f"made of {self.about['dataset']} by {self.producer}. Give the folder with the "
-                "priors of this data set, or make them (crosscam prior --help)."
+                f"{either(len(samples), 'the one picture has no', none)} {self.kind.value} in the "
+                f"set that was made of {self.about['dataset']} by {self.producer}. Give the folder "
+                "with the priors of this data set, or make them (crosscam prior --help)."
             )
         return found
 

@@ -38,6 +38,7 @@ from crosscam.retrieval.rank import (
     select,
 )
 from crosscam.types import JUNK_PID, Ranking
+from crosscam.wording import counted, either
 
 if TYPE_CHECKING:
     from crosscam.retrieval.reranking import RerankSettings
@@ -148,9 +149,10 @@ def prepare(
 
 def _no_valid_query(labels: _Labels, n_junk_pairs: int) -> FeatureError:
     n = len(labels.query_pids)
+    none = either(n, "the one query has no match", f"none of the {n:,} queries has a match")
     if n_junk_pairs:
         return FeatureError(
-            f"none of the {n} queries has a match: the gallery shows their persons only from the "
+            f"{none}: the gallery shows their persons only from the "
             "query's own camera, and such images are left out. If this data has one camera, or "
             'camera ids are not real, use same_camera="keep" (--same-camera keep of `crosscam '
             "score`, --option same_camera=keep elsewhere)."
@@ -158,8 +160,8 @@ def _no_valid_query(labels: _Labels, n_junk_pairs: int) -> FeatureError:
     common = np.intersect1d(labels.query_pids, labels.gallery_pids)
     common = common[common != JUNK_PID]
     return FeatureError(
-        f"none of the {n} queries has a match: query_pids and gallery_pids have {len(common)} "
-        f"person ids in common (queries {labels.query_pids[:3].tolist()}..., gallery "
+        f"{none}: query_pids and gallery_pids have {counted(len(common), 'person id')} "
+        f"in common (queries {labels.query_pids[:3].tolist()}..., gallery "
         f"{labels.gallery_pids[:3].tolist()}...). Both must number persons the same way."
     )
 
@@ -295,17 +297,17 @@ def evaluate(
         pairs, pids, lists, junk = columns_of(kept)
         if junk.all():  # also when there are no pairs at all
             raise _no_valid_query(labels, int(junk.sum()))
-        counted = counts(pids, int(junk.sum()))
+        figures = counts(pids, int(junk.sum()))
         if gallery_shots is not None:
             values = draws_per_query(
                 pairs, pids, select(lists, ~junk), select(lists, junk), gallery_shots, repeats, seed
             )
-            return from_values(values, max_rank, **counted)
+            return from_values(values, max_rank, **figures)
         if rerank is not None:
             ranks = reranking.reranked_match_ranks(pairs, lists, junk, rerank, **work)
         else:
             ranks = match_ranks(pairs, lists, junk, **work)
-        return from_ranks(ranks, max_rank, **counted)
+        return from_ranks(ranks, max_rank, **figures)
 
     values, n_junk_pairs, column_pids = [], 0, labels.gallery_pids[kept]
     for rows in draw_gallery(labels.gallery_pids, kept, gallery_shots, repeats, seed):
@@ -437,7 +439,9 @@ def top_k(
     query = check_features(query_features, "query_features")
     gallery = check_features(gallery_features, "gallery_features")
     if check_count(k, "k") > len(gallery):
-        raise FeatureError(f"k is {k}, but the gallery has {len(gallery)} rows. Use a smaller k.")
+        raise FeatureError(
+            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
+        )
     given = (query_pids, query_camids, gallery_pids, gallery_camids)
     excluded: Lists | None = None
     if not any(labels is None for labels in given):

@@ -12,6 +12,7 @@ from crosscam.retrieval.pairs import FeaturePairs
 from crosscam.retrieval.parallel import thread_count
 from crosscam.retrieval.protocols import unit_rows
 from crosscam.retrieval.rank import DEFAULT_BLOCK, Lists, best_k
+from crosscam.wording import counted
 
 __all__ = ["augment_database", "expand_queries", "fuse_flip"]
 
@@ -52,7 +53,9 @@ def expand_queries(
     gallery = unit_rows(check_features(gallery_features, "gallery_features"), "gallery_features")
     check_dimensions(query, gallery, ("query_features", "gallery_features"))
     if check_count(k, "k") > len(gallery):
-        raise FeatureError(f"k is {k}, but the gallery has {len(gallery)} rows. Use a smaller k.")
+        raise FeatureError(
+            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
+        )
     return _blend_nearest(query, gallery, k, None, alpha, threads, device, block)
 
 
@@ -73,8 +76,8 @@ def augment_database(
     gallery = unit_rows(check_features(gallery_features, "gallery_features"), "gallery_features")
     if check_count(k, "k") >= len(gallery):
         raise FeatureError(
-            f"k is {k}, but a gallery of {len(gallery)} rows has {len(gallery) - 1} others. "
-            "Use a smaller k."
+            f"k is {k}, but a gallery of {counted(len(gallery), 'row')} has "
+            f"{counted(len(gallery) - 1, 'other')}. Use a smaller k."
         )
     n = len(gallery)
     itself = Lists(np.arange(n + 1), np.arange(n))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import FeatureError
+from crosscam.wording import counted
 
 __all__ = ["Features", "Labels", "check_choice", "check_count", "check_features", "check_labels"]
 
@@ -47,7 +48,7 @@ def check_dimensions(query: Features, gallery: Features, names: tuple[str, str])
     """Both must have the same feature size."""
     if query.shape[1] != gallery.shape[1]:
         raise FeatureError(
-            f"{names[0]} has {query.shape[1]} numbers per row and {names[1]} has "
+            f"{names[0]} has {counted(query.shape[1], 'number')} per row and {names[1]} has "
             f"{gallery.shape[1]}. Both must come from the same model."
         )
 
@@ -57,15 +58,15 @@ def check_norms(square_norms: npt.NDArray[np.float64], name: str, *, cosine: boo
     bad = np.flatnonzero(~np.isfinite(square_norms))
     if bad.size:
         raise FeatureError(
-            f"{name} row {bad[0]} holds NaN or infinity ({bad.size} such rows of "
-            f"{len(square_norms)}). Find out why the model gave them, or leave those rows out."
+            f"{name} row {bad[0]} holds NaN or infinity ({counted(bad.size, 'such row')} of "
+            f"{len(square_norms):,}). Find out why the model gave them, or leave those rows out."
         )
     if cosine:
         bad = np.flatnonzero(square_norms == 0)
         if bad.size:
             raise FeatureError(
-                f"{name} row {bad[0]} is a zero vector ({bad.size} such rows of "
-                f"{len(square_norms)}), which has no cosine. Leave those rows out, "
+                f"{name} row {bad[0]} is a zero vector ({counted(bad.size, 'such row')} of "
+                f"{len(square_norms):,}), which has no cosine. Leave those rows out, "
                 'or use metric="euclidean".'
             )
 

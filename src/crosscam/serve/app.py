@@ -52,6 +52,7 @@ from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
 from crosscam.serve.limits import RateLimit
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Token, Tokens
+from crosscam.wording import counted
 
 __all__ = ["Service", "make_app"]
 
@@ -437,7 +438,7 @@ def make_app(service: Service) -> FastAPI:
     def read_pictures(uploads: list[UploadFile]) -> list[tuple[bytes, Any]]:
         if len(uploads) > settings.max_pictures:
             raise HTTPException(
-                422, f"at most {settings.max_pictures} pictures, got {len(uploads)}."
+                422, f"at most {counted(settings.max_pictures, 'picture')}, got {len(uploads)}."
             )
         pictures = []
         for upload in uploads:

@@ -18,7 +18,7 @@ from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.models import resolve
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Tokens
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
@@ -241,10 +241,11 @@ def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -
     if due:
         day = format_time(float(round(cut)))
         raise InputError(
-            f"{due:,} of {len(gallery):,} sightings are older than {days:g} days, and this service "
-            "would delete them for good. Give --retention-days with what they may be kept (0: for "
-            f"ever), or delete them yourself: crosscam gallery forget --gallery {place} "
-            f"--before {day}"
+            f"{due:,} of {counted(len(gallery), 'sighting')} {either(due, 'is', 'are')} older than "
+            f"{days:g} {either(days, 'day', 'days')}, and this service would delete "
+            f"{either(due, 'it', 'them')} for good. Give --retention-days with what they may be "
+            "kept (0: for ever), or delete them yourself: crosscam gallery forget --gallery "
+            f"{place} --before {day}"
         )
 
 

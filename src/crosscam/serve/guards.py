@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from crosscam.errors import CrosscamError
+from crosscam.wording import either
 
 __all__ = ["BodyLimit", "Gate", "SafeHeaders", "hasty"]
 
@@ -89,7 +90,11 @@ class BodyLimit:
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except asyncio.TimeoutError:
-                fault = (408, f"the request did not arrive within {self.seconds:g} seconds.")
+                fault = (
+                    408,
+                    f"the request did not arrive within {self.seconds:g} "
+                    f"{either(self.seconds, 'second', 'seconds')}.",
+                )
                 return {"type": "http.disconnect"}
             got += len(message.get("body", b""))
             done = not message.get("more_body", False)

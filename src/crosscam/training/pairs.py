@@ -22,6 +22,7 @@ from crosscam.errors import DataError, RecipeError
 from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe
 from crosscam.types import Batch, Prior, Sample
+from crosscam.wording import counted
 
 __all__ = ["Pairs", "load_pairs"]
 
@@ -65,8 +66,8 @@ def load_pairs(
         )
     if len(samples) < half:
         raise DataError(
-            f"{recipe.data.pairs} has {len(samples)} pairs, and {half} come along with every "
-            "batch (half of sampler.people x sampler.images). Render more (crosscam synth)."
+            f"{recipe.data.pairs} has {counted(len(samples), 'pair')}, and {half} come along with "
+            "every batch (half of sampler.people x sampler.images). Render more (crosscam synth)."
         )
     store = ImageStore.build(
         samples,

@@ -115,7 +115,7 @@ function card(sighting, { hit = null, rank = 0, acts = [], pick = null } = {}) {
   item.dataset.id = sighting.id;
   return item;
 }
-const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+const count = (n, one, many = `${one}s`) => `${n.toLocaleString()} ${n === 1 ? one : many}`;
 const percent = (p) => (p > 0.999 ? "> 99.9 %" : p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 
 function ask(title, content, buttons) {
@@ -238,7 +238,7 @@ async function search() {
     $("go").disabled = false;
   }
   const { results, notes } = state.found;
-  say(`${results.length} sightings. ${notes.join(" ")}`);
+  say(`${count(results.length, "sighting")}. ${notes.join(" ")}`);
   verdict();
   timeline(results);
   $("judge").hidden = !may("operator") || !results.length;
@@ -331,7 +331,7 @@ function timeline(results) {
 
 async function openBrowse() {
   const stats = await get("/api/stats");
-  $("stats").textContent = `${stats.sightings.toLocaleString()} sightings, ${stats.people} named ${stats.people === 1 ? "person" : "people"}, ${Object.keys(stats.cameras).length} cameras` +
+  $("stats").textContent = `${count(stats.sightings, "sighting")}, ${count(stats.people, "named person", "named people")}, ${count(Object.keys(stats.cameras).length, "camera")}` +
     (stats.first ? `, ${when(stats.first)} to ${when(stats.last)}` : "") + ".";
   const chosen = $("b-camera").value;
   $("b-camera").replaceChildren(make("option", { value: "" }, "all"),
@@ -406,14 +406,14 @@ async function openPerson(name) {
   if (may("admin")) buttons.push(make("button", { type: "button", class: "danger", onclick: guarded(() => forget(name, found)) }, "Forget"));
   grid.append(...found.own.map((s) => card(s, { pick: may("operator") ? pick : null })));
   $("person").replaceChildren(make("h2", {}, name),
-    make("p", { class: "hint" }, `${found.sightings} sightings by ${Object.keys(found.cameras).length} cameras` +
+    make("p", { class: "hint" }, `${count(found.sightings, "sighting")} by ${count(Object.keys(found.cameras).length, "camera")}` +
       (found.first ? `, ${when(found.first)} to ${when(found.last)}` : "") + `; ${found.confirmed} confirmed, ${found.rejected} rejected.`),
     make("div", { class: "bar" }, ...buttons), grid);
 }
 async function forget(name, found) {
   const reason = make("input", { maxlength: 500, "aria-label": "Reason" });
   const answer = await ask(`Forget ${name}?`, [
-    make("p", {}, `${found.sightings} sightings are deleted for good: pictures, vectors, the name and what was said about them. This cannot be undone.`),
+    make("p", {}, `${count(found.sightings, "sighting is", "sightings are")} deleted for good: pictures, vectors, the name and what was said about them. This cannot be undone.`),
     make("label", {}, "Reason ", reason)], [["yes", "Delete for good", "danger"], ["", "Cancel"]]);
   if (answer !== "yes") return;
   const receipt = await post("/api/forget", { person: name, reason: reason.value.trim() });
@@ -432,7 +432,7 @@ async function forget(name, found) {
 
 async function openAudit() {
   const log = await get("/api/audit?newest=200");
-  $("chain").textContent = log.whole ? `${log.lines.toLocaleString()} lines; the chain of their hashes is whole.` : log.fault;
+  $("chain").textContent = log.whole ? `${count(log.lines, "line")}; the chain of their hashes is whole.` : log.fault;
   const about = (e) => [e.person_name || e.person, ...(e.people_names || []).filter(Boolean),
     e.pictures && count(e.pictures.length, "picture"), e.sightings && count(e.sightings.length, "sighting"),
     e.deleted !== undefined && `${e.deleted} deleted`, e.erased !== undefined && (e.erased ? "nothing is left in any file" : "not finished"),
@@ -447,7 +447,7 @@ async function openAudit() {
     make("td", {}, `${e.who} (${e.role})`), make("td", {}, e.action), make("td", {}, about(e)), make("td", {}, came(e)), make("td", {}, e.reason || ""))));
 }
 async function openAbout() {
-  $("keeps").textContent = state.me.retention_days ? `Sightings are deleted for good after ${state.me.retention_days} days.` : "Retention is off: sightings are kept until somebody deletes them.";
+  $("keeps").textContent = state.me.retention_days ? `Sightings are deleted for good after ${count(state.me.retention_days, "day")}.` : "Retention is off: sightings are kept until somebody deletes them.";
   const it = await get("/api/calibration");
   if (!it.calibrated) {
     $("means").textContent = "The score is the cosine similarity of two pictures' vectors: 1 is equal. This encoder has not been calibrated, so nobody can say here how likely a match is.";
@@ -455,7 +455,7 @@ async function openAbout() {
   }
   if (it.drift && it.drift.warning) say(`Careful: ${it.drift.warning}`, true);
   const row = ((it.measured || {}).pairs || []).find((r) => Math.abs(r.far - it.far) < 1e-9);
-  $("means").textContent = `The probability comes from ${it.people} people of ${it.data}, where everybody is known. ` +
+  $("means").textContent = `The probability comes from ${count(it.people, "person", "people")} of ${it.data}, where everybody is known. ` +
     (row ? `There, a threshold that promised ${(100 * row.far).toFixed(1)} % of wrong pairs let ${(100 * row.achieved).toFixed(2)} % pass on people it was not learned from, and found ${(100 * row.accepted).toFixed(0)} % of the right pairs. ` : "") +
     "Other cameras, light and clothes shift these figures.";
 }
