@@ -20,6 +20,7 @@ from crosscam.nn.layers import (
     init_norm,
     init_normal,
     init_xavier,
+    narrow_in_float32,
 )
 
 
@@ -187,3 +188,46 @@ class TestInit:
         assert norm.weight.std().item() == pytest.approx(0.02, rel=0.03)
         assert not norm.bias.any()
         assert torch.equal(init_norm(nn.BatchNorm1d(3)).weight, torch.ones(3))
+
+
+class TestNarrow:
+    """bfloat16 on a CPU, where oneDNN's strided convolutions fail on maps one cell wide."""
+
+    @staticmethod
+    def outcome(
+        convolution: nn.Module, x: Tensor, half: bool, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Output, and gradients of input and weight for ``g``."""
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = convolution(leaf)
+        gradients = torch.autograd.grad(
+            y, [leaf, convolution.weight], torch.ones_like(y) if g is None else g.to(y.dtype)
+        )
+        return (y, *gradients)
+
+    @staticmethod
+    def given(width: int) -> tuple[nn.Conv2d, Tensor]:
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(64, 64, 3, 2, padding=1, bias=False)
+        x = torch.randn(64, 64, 4, width)
+        like = torch.channels_last
+        return convolution.to(memory_format=like), x.to(memory_format=like)  # type: ignore[call-overload]
+
+    @pytest.mark.parametrize("width", [1, 2])
+    def test_to_one_cell_the_sums_are_those_of_float32(self, width: int) -> None:
+        convolution, x = self.given(width)
+        g = torch.randn(64, 64, 2, 1).bfloat16()
+        want = self.outcome(convolution, x, False, g)
+        narrow_in_float32(nn.Sequential(convolution))
+        got = self.outcome(convolution, x, True, g)
+        assert got[0].dtype == torch.bfloat16
+        for mine, theirs in zip(got, want, strict=True):
+            assert torch.equal(mine, theirs.to(mine.dtype))
+
+    def test_wider_maps_stay_in_bfloat16(self) -> None:
+        convolution, x = self.given(3)
+        want = self.outcome(convolution, x, True)
+        narrow_in_float32(convolution)
+        for mine, theirs in zip(self.outcome(convolution, x, True), want, strict=True):
+            assert torch.equal(mine, theirs)

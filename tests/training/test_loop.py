@@ -208,6 +208,27 @@ def test_bfloat16_learns(toys: Path, tmp_path: Path) -> None:
     assert lines[-1]["id"] < 0.9 * lines[0]["id"]
 
 
+def test_bfloat16_on_a_cpu_leaves_maps_one_cell_wide_to_float32(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN's own sums take memory that nobody wrote: losses that are not finite, or unlike."""
+    learned: list[Any] = []
+    learn = loop.learn
+
+    def spy(batch: Any, method: Any, *rest: Any, **more: Any) -> Any:
+        learned.append(method)
+        return learn(batch, method, *rest, **more)
+
+    monkeypatch.setattr(loop, "learn", spy)
+    recipe = toy_recipe(toys, "engine.precision=bf16", "schedule.epochs=1")
+    loop.train(recipe, tmp_path / "run", progress=False)
+    convolution = learned[0].backbone.layer3[0].conv1  # 4x2 cells to 2x1
+    maps = torch.randn(8, 16, 4, 2, generator=torch.Generator().manual_seed(0))
+    want = torch.nn.functional.conv2d(maps, convolution.weight, stride=2, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(convolution(maps), want.bfloat16())
+
+
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(toys: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -26,6 +26,7 @@ __all__ = [
     "init_norm",
     "init_normal",
     "init_xavier",
+    "narrow_in_float32",
     "running_statistics_untouched",
 ]
 
@@ -176,6 +177,28 @@ def running_statistics_untouched(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
+
+
+def narrow_in_float32(module: nn.Module) -> None:
+    """Convolutions below ``module`` that stride to maps one cell wide compute in float32.
+
+    Their output keeps its type.  For bfloat16 on a CPU: there oneDNN (3.12) takes memory that
+    nobody wrote for a part of such a map with AMX, and for a part of the gradient of the weights
+    with AVX-512 too, if the input is one cell wide as well.  Values then differ from run to run,
+    and now and then one is not finite.  Strides of 16 make such maps of pictures up to 16 pixels
+    wide, strides of 32 of pictures up to 32.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride[1] > 1:
+            layer.register_forward_hook(_narrow_again)
+
+
+def _narrow_again(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    if output.shape[3] != 1:
+        return output
+    with torch.autocast(output.device.type, enabled=False):
+        again: Tensor = layer.forward(inputs[0].float())  # which calls no hook
+    return again.to(output.dtype)
 
 
 def init_normal(module: ModuleT, std: float = 0.001) -> ModuleT:

@@ -36,7 +36,7 @@ from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError, RecipeError, TrainingError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
-from crosscam.nn import sync
+from crosscam.nn import layers, sync
 from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
@@ -214,6 +214,9 @@ def _train(
             method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine.sync_batchnorm and world > 1:
             sync.convert(method)
+        half = use_bf16(engine.precision, device)
+        if half and device.type == "cpu":
+            layers.narrow_in_float32(method)
         learner: nn.Module = method
         if world > 1:
             learner = nn.parallel.DistributedDataParallel(
@@ -231,7 +234,6 @@ def _train(
         optimizers = [optimizer for update in updates for optimizer in update]
         rest = Rest(method) if schedule.frozen_epochs else None
         average = Average(method, engine.ema) if engine.ema else None
-        half = use_bf16(engine.precision, device)
 
         # --- where we were --------------------------------------------------------------------
         at = Position()
