@@ -74,6 +74,7 @@ from crosscam.data.samplers import make_sampler
 from crosscam.data.store import ImageStore
 from crosscam.image import Preprocess
 from crosscam.methods import BackboneSettings, Method, find
+from crosscam.nn import layers
 from crosscam.priors import labels, rows
 from crosscam.recipe import (
     DataSettings,
@@ -288,6 +289,8 @@ class Ours:
         torch.manual_seed(0)
         self.method = recipe.method.build(int(ids.max()) + 1).to(self.device)
         self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":  # as the training loop does
+            layers.narrow_in_float32(self.method)
         self.method.train()
         self.method.schedule(0.99)  # with losses that join late
         self.updates = make_optimizers(self.method, recipe.optimizer)

@@ -91,6 +91,18 @@ def test_every_kind_of_row_is_measured(script: ModuleType, options: argparse.Nam
             assert shown[1].strip() == f"{found['images_per_s'] / reference:.2f}"
 
 
+def test_on_a_cpu_maps_one_cell_wide_stay_in_float32(
+    script: ModuleType, options: argparse.Namespace
+) -> None:
+    """As in training: oneDNN's own sums take memory that nobody wrote."""
+    ours = script.Ours(options.rows[0], options)
+    convolution = ours.method.backbone.layer3[0].conv1  # 4x2 cells to 2x1
+    maps = torch.randn(8, convolution.in_channels, 4, 2)
+    want = torch.nn.functional.conv2d(maps, convolution.weight, stride=2, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(convolution(maps), want.bfloat16())
+
+
 @pytest.mark.slow
 def test_operations_are_counted_forward_and_backward(
     script: ModuleType, options: argparse.Namespace

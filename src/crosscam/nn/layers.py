@@ -189,16 +189,25 @@ def narrow_in_float32(module: nn.Module) -> None:
     wide, strides of 32 of pictures up to 32.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.stride[1] > 1:
-            layer.register_forward_hook(_narrow_again)
+        if type(layer) is nn.Conv2d and layer.stride[1] > 1:
+            layer.__class__ = _NarrowConv2d
 
 
-def _narrow_again(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    if output.shape[3] != 1:
-        return output
-    with torch.autocast(output.device.type, enabled=False):
-        again: Tensor = layer.forward(inputs[0].float())  # which calls no hook
-    return again.to(output.dtype)
+class _NarrowConv2d(nn.Conv2d):
+    """See ``narrow_in_float32``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind) or self._width(x.shape[3]) > 1:
+            return super().forward(x)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(x.float()).to(torch.get_autocast_dtype(kind))
+
+    def _width(self, width: int) -> int:
+        """Of the output, for an input of ``width``."""
+        padding = 0 if isinstance(self.padding, str) else self.padding[1]  # "same" has no stride
+        reach = self.dilation[1] * (self.kernel_size[1] - 1)
+        return (width + 2 * padding - reach - 1) // self.stride[1] + 1
 
 
 def init_normal(module: ModuleT, std: float = 0.001) -> ModuleT:
