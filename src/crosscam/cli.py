@@ -214,6 +214,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     synth.add_argument("out", type=Path, help="folder to write (or the picture, with --sheet)")
     synth.add_argument("--ids", type=int, default=100, help="people")
     synth.add_argument("--cameras", type=int, default=6)
+    synth.add_argument("--seen", type=int, default=0, metavar="N",
+                       help="cameras that see a person, drawn for each (default: all)")  # fmt: skip
     synth.add_argument("--shots", type=int, default=4, help="pictures per person and camera")
     synth.add_argument("--preset", default="market-like", help="market-like, occluded, partial, "
                        "cross-domain or cloth-change")  # fmt: skip
@@ -666,6 +668,7 @@ def _synth(options: argparse.Namespace) -> int:
         families=options.families,
         train_share=options.train_share,
         assets=options.assets,
+        seen=options.seen,
         progress=not options.quiet,
     )
     print(f"rendered people: {folder}")

@@ -135,6 +135,26 @@ def test_a_dozen_people_in_three_cameras(tmp_path) -> None:
     assert counts == [36, 18]
 
 
+def test_each_person_is_seen_by_some_of_the_cameras(tmp_path) -> None:
+    settings = {**TINY, "cameras": 5, "shots": 1, "distractors": 0, "junk": 0}
+    root = synthesize(tmp_path / "some", **settings, seen=2)
+    rows = read_annotations(root)
+    seen = {pid: tuple(rows["camid"][rows["pid"] == pid]) for pid in range(1, 5)}
+    assert all(len(set(cameras)) == 2 for cameras in seen.values())
+    assert len(set(seen.values())) > 1
+    # Of a test person one picture asks, and its match is in the gallery.
+    for split in ("query", "bounding_box_test"):
+        assert sorted(p.name[:4] for p in (root / split).iterdir()) == ["0003", "0004"]
+    assert json.loads((root / "manifest.json").read_text())["settings"]["seen"] == 2
+    # What a camera sees of a person does not depend on who else sees them.
+    whole = synthesize(tmp_path / "all", **settings)
+    assert "seen" not in json.loads((whole / "manifest.json").read_text())["settings"]
+    pictures = {p.name: p.read_bytes() for p in whole.rglob("*_c*.jpg")}
+    assert len(pictures) == 20
+    for path in root.rglob("*_c*.jpg"):
+        assert pictures[path.name] == path.read_bytes()
+
+
 def test_a_finished_set_is_left_alone_and_others_refused(tiny, tmp_path) -> None:
     before = digests(tiny)
     synthesize(tiny, **TINY, pairs=1, junk=1)
@@ -153,6 +173,8 @@ def test_a_finished_set_is_left_alone_and_others_refused(tiny, tmp_path) -> None
         ({"ids": 0}, "ids must be at least 1"),
         ({"train_share": 1.5}, "in 0..1"),
         ({"seed": -1}, "seed"),
+        ({"seen": -1}, "seen must be at least 0"),
+        ({"seen": 3}, "seen=3 of 2 cameras cannot be"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, wrong, message) -> None:

@@ -40,6 +40,7 @@ from crosscam.synth.identity import Identity, draw_identity
 from crosscam.synth.person import Person, make_person, texture_mask
 from crosscam.synth.render import Look, Shot, encode, passer, render_shot
 from crosscam.types import BODY_PARTS
+from crosscam.wording import counted
 
 __all__ = [
     "LICENSE",
@@ -129,6 +130,7 @@ class _Plan:
     distractors: int
     junk: int
     assets: str = ""  # folder of garments and hair
+    seen: int = 0  # cameras that see a person; 0 is all
 
     @property
     def closet(self) -> Closet | None:
@@ -180,12 +182,14 @@ def synthesize(
     distractors: int | None = None,
     junk: int | None = None,
     assets: Path | str | None = None,
+    seen: int = 0,
     progress: bool = True,
 ) -> Path:
     """Render a data set into ``out`` and return that folder.
 
-    Each of ``ids`` people is seen by each of ``cameras`` cameras ``shots`` times; the first
-    ``train_share`` of them are for training.  ``pairs`` more pictures a training identity, whole
+    Each of ``ids`` people is seen by each of ``cameras`` cameras ``shots`` times, or by ``seen``
+    of them, drawn for each person (0: by all); the first ``train_share`` of the people are for
+    training.  ``pairs`` more pictures a training identity, whole
     and unoccluded, go to ``pairs/`` (pairs of picture and texture, as SAN's decoder is trained
     on).  ``families`` is the share of people in groups of near-identical outfits.  ``distractors``
     and ``junk`` are counts of gallery boxes (default: the preset's share).  ``assets`` is
@@ -193,8 +197,9 @@ def synthesize(
     arguments give the same bytes; a folder begun with other arguments is an error.
     """
     plan = _check(
-        ids, cameras, shots, preset, seed, pairs, families, train_share, distractors, junk, assets
-    )
+        ids, cameras, shots, preset, seed, pairs, families, train_share, distractors, junk, assets,
+        seen,
+    )  # fmt: skip
     root = Path(out)
     manifest = _manifest(plan)
     path = root / "manifest.json"
@@ -237,27 +242,34 @@ def _check(
     distractors: int | None,
     junk: int | None,
     assets: Path | str | None,
+    seen: int,
 ) -> _Plan:
     if preset not in PRESETS:
         raise InputError(f"there is no preset '{preset}'. Choose from: {', '.join(PRESETS)}.")
     for name, value, least in (
         ("ids", ids, 1), ("cameras", cameras, 1), ("shots", shots, 1), ("pairs", pairs, 0),
         ("seed", seed, 0), ("distractors", distractors or 0, 0), ("junk", junk or 0, 0),
+        ("seen", seen, 0),
     ):  # fmt: skip
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}.")
+    if seen > cameras:
+        raise InputError(
+            f"seen={seen} of {counted(cameras, 'camera')} cannot be: give at most the number of "
+            "cameras, or 0 for all of them."
+        )
     for name, share in (("families", families), ("train_share", train_share)):
         if not 0 <= share <= 1:
             raise InputError(f"{name} is a share and must be in 0..1, got {share}.")
     if ids > 999_999:
         raise InputError(f"at most 999,999 people fit the seeds of one set, got ids={ids}.")
     kind = PRESETS[preset]
-    gallery = (ids - round(ids * train_share)) * cameras * max(shots - 1, 1)
+    gallery = (ids - round(ids * train_share)) * (seen or cameras) * max(shots - 1, 1)
     return _Plan(
         ids, cameras, shots, preset, seed, pairs, families, train_share,
         round(gallery * kind.distractors) if distractors is None else distractors,
         round(gallery * kind.junk) if junk is None else junk,
-        "" if assets is None else str(Path(assets).resolve()),
+        "" if assets is None else str(Path(assets).resolve()), seen,
     )  # fmt: skip
 
 
@@ -282,6 +294,8 @@ def _manifest(plan: _Plan) -> str:
         cameras.append({"use": use, **dataclasses.asdict(camera), "matrix": camera.matrix.tolist()})
     settings = dataclasses.asdict(plan)
     del settings["assets"]  # where the folder lies decides nothing, what is in it does
+    if not plan.seen:
+        del settings["seen"]  # a set begun before there was a choice goes on
     closet = plan.closet
     content = {
         "format": 2,
@@ -388,12 +402,12 @@ def _render_person(root: Path, plan: _Plan, index: int) -> list[_Row]:
     for o, person in enumerate(people):
         _write_texture(root, f"{pid:04d}" + (f"_{o}" if preset.outfits > 1 else ""), person)
     rows = []
-    cameras = [c for use, c in _cameras(plan) if use in ("all", "train" if train else "test")]
-    for camera in cameras:
+    cameras = _cameras_of(plan, index)
+    for place, camera in enumerate(cameras):
         for shot in range(plan.shots):
             if train:
                 split, look, outfit = "bounding_box_train", preset.train, shot % preset.outfits
-            elif _is_query(plan, index, camera, shot):
+            elif shot == 0 and (plan.shots > 1 or place == index % len(cameras)):
                 split, look, outfit = "query", preset.query, preset.outfits - 1
             else:
                 split, look, outfit = "bounding_box_test", preset.gallery, 0
@@ -410,11 +424,14 @@ def _render_person(root: Path, plan: _Plan, index: int) -> list[_Row]:
     return rows
 
 
-def _is_query(plan: _Plan, index: int, camera: Camera, shot: int) -> bool:
-    """The first shot of each camera; with one shot a camera, that of one camera in turn."""
-    if plan.shots > 1:
-        return shot == 0
-    return (camera.number - 1) % plan.cameras == index % plan.cameras
+def _cameras_of(plan: _Plan, index: int) -> list[Camera]:
+    """The cameras that see a person, by number."""
+    use = "train" if index < plan.train_ids else "test"
+    cameras = [c for whose, c in _cameras(plan) if whose in ("all", use)]
+    if not plan.seen:
+        return cameras
+    drawn = np.random.default_rng([plan.seed, 32, index]).permutation(len(cameras))[: plan.seen]
+    return [cameras[k] for k in np.sort(drawn)]
 
 
 def _render_boxes(root: Path, plan: _Plan, kind: str, number: int) -> list[_Row]:
