@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crosscam.wording import counted, either
+from crosscam.wording import counted, either, first_lines
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_words_agree_with_a_count() -> None:
 def test_a_plural_of_its_own() -> None:
     assert counted(1, "query", "queries") == "1 query"
     assert counted(3, "query", "queries") == "3 queries"
+
+
+def test_the_first_lines_and_how_many_more() -> None:
+    assert first_lines([]) == ""
+    assert first_lines(["a", "b"], 2) == "\n  a\n  b"
+    assert first_lines(["a"] + ["b"] * 1200, 1) == "\n  a\n  and 1,200 more"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "either"]
+from collections.abc import Sequence
+
+__all__ = ["counted", "either", "first_lines"]
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -16,3 +18,10 @@ def counted(count: int, one: str, many: str = "") -> str:
 def either(count: float, one: str, many: str) -> str:
     """``one`` for a count of 1, else ``many``: "is" or "are", "it" or "them"."""
     return one if count == 1 else many
+
+
+def first_lines(lines: Sequence[str], most: int = 5) -> str:
+    """The first ``most``, each on an indented line of its own, and how many more there are."""
+    more = len(lines) - most
+    shown = [*lines[:most], *([f"and {more:,} more"] if more > 0 else [])]
+    return "".join(f"\n  {line}" for line in shown)

@@ -23,7 +23,7 @@ from crosscam.errors import DataError, ImageError
 from crosscam.files import disk_errors, flush
 from crosscam.image import Preprocess
 from crosscam.types import Sample
-from crosscam.wording import counted
+from crosscam.wording import counted, first_lines
 
 __all__ = ["ImageStore"]
 
@@ -127,11 +127,10 @@ def _decode_all(
             list(pool.map(some, range(start, stop, _TOGETHER)))
             advance(stop - start)
     if failures:
-        shown = "\n  ".join(sorted(failures)[:5])
-        more = "" if len(failures) <= 5 else f"\n  and {len(failures) - 5:,} more"
         raise DataError(
-            f"{len(failures):,} of {counted(len(paths), 'picture')} cannot be used:\n  "
-            f"{shown}{more}\nRepair or remove them (crosscam data check NAME ROOT lists them all)."
+            f"{len(failures):,} of {counted(len(paths), 'picture')} cannot be used:"
+            f"{first_lines(sorted(failures))}\n"
+            "Repair or remove them (crosscam data check NAME ROOT lists them all)."
         )
 
 

@@ -38,7 +38,7 @@ from crosscam.encoder.runtimes import (
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
 from crosscam.image import Preprocess
 from crosscam.models import resolve
-from crosscam.wording import counted
+from crosscam.wording import counted, first_lines
 
 if TYPE_CHECKING:
     from crosscam.embedder import Embedder
@@ -200,11 +200,9 @@ class Encoder:
                 failed += [why for _, why in some.failed]
                 advance(len(some.rows) + len(some.failed))
         if failed:
-            shown = "\n  ".join(failed[:5])
-            more = "" if len(failed) <= 5 else f"\n  and {len(failed) - 5:,} more"
             raise DataError(
-                f"{len(failed):,} of {counted(len(paths), 'picture')} cannot be used:\n  "
-                f"{shown}{more}\nRepair or remove them."
+                f"{len(failed):,} of {counted(len(paths), 'picture')} cannot be used:"
+                f"{first_lines(failed)}\nRepair or remove them."
             )
         return vectors
 

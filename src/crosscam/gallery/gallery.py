@@ -51,7 +51,7 @@ from crosscam.gallery.points import (
 from crosscam.gallery.search import search as search_gallery
 from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time, sighting_id
 from crosscam.image import MAX_BYTES, decode
-from crosscam.wording import counted, either
+from crosscam.wording import counted, either, first_lines
 
 __all__ = ["Added", "Check", "Encoder", "Gallery", "Item", "Model", "Receipt", "Stats"]
 
@@ -135,16 +135,14 @@ class Added:
     broken: list[tuple[str, str]] = field(default_factory=list)  # (name, why); skipped
 
     def text(self) -> str:
-        lines = [f"added {counted(self.new, 'sighting')}"]
+        said = f"added {counted(self.new, 'sighting')}"
         if self.present:
-            lines[0] += f", {self.present:,} {either(self.present, 'was', 'were')} there already"
+            said += f", {self.present:,} {either(self.present, 'was', 'were')} there already"
         if self.broken:
             broken = counted(len(self.broken), "broken picture was", "broken pictures were")
-            lines[0] += f", {broken} skipped:"
-            lines += [f"  {name}: {why}" for name, why in self.broken[:10]]
-            if len(self.broken) > 10:
-                lines.append(f"  ... and {len(self.broken) - 10:,} more")
-        return "\n".join(lines)
+            said += f", {broken} skipped:"
+            said += first_lines([f"{name}: {why}" for name, why in self.broken], 10)
+        return said
 
 
 @dataclass(frozen=True)
