@@ -14,6 +14,8 @@ Size "cpu" is a ResNet-18 at half width on 128x64 crops, one schedule for all ro
 from.  Runs lie in OUT/SIZE/ROW/seed-N.  Stopped, whatever way, the script goes on from where it
 was: finished runs are kept, interrupted ones resumed.  After --minutes it stops by itself: a run
 that is under way is saved, and what is left is named.  A run that other settings made is an error.
+With --jobs several runs go on side by side, as many as a machine has room for (each with
+--set engine.threads=1 on a CPU; on a GPU small batches leave room for three or four).
 The tables have mean and standard deviation (n - 1) over the seeds at hand, rank-1, mAP and
 mINP in percent; "paper" stands beside for orientation and is of another data set, size and
 start.  With "?" it is known from memory only (SAN), or it is our guess which of the paper's rows
@@ -32,8 +34,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -445,20 +449,32 @@ CROSSCAM = (sys.executable, "-m", "crosscam")
 
 
 class OutOfTime(Exception):
-    """The minutes are over; what was under way has been saved."""
+    """The minutes are over, or another run has failed; what was under way has been saved."""
 
 
-def crosscam(*words: str | Path, until: float = math.inf) -> None:
-    """A command of crosscam, asked at ``until`` (``time.monotonic``) to save and stop."""
-    if time.monotonic() >= until:
+class Limit:
+    """When to stop: at a time (``time.monotonic``), or as soon as someone says so."""
+
+    def __init__(self, until: float = math.inf) -> None:
+        self.until = until
+        self.stopped = threading.Event()
+
+    def over(self) -> bool:
+        return self.stopped.is_set() or time.monotonic() >= self.until
+
+
+def crosscam(*words: str | Path, limit: Limit) -> None:
+    """A command of crosscam, asked to save and stop when the limit is over."""
+    if limit.over():
         raise OutOfTime
     process = subprocess.Popen([*CROSSCAM, *map(str, words)])
     try:
-        process.wait(None if math.isinf(until) else max(until - time.monotonic(), 0))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise OutOfTime from None
+        while process.poll() is None:
+            if limit.over():
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                raise OutOfTime
+            limit.stopped.wait(0.2)
     except BaseException:
         process.terminate()
         process.wait()
@@ -478,8 +494,8 @@ def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
     return None
 
 
-def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool, until: float = math.inf) -> None:
-    """Train and evaluate what is not there yet; no training goes on after ``until``."""
+def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool, limit: Limit) -> None:
+    """Train and evaluate what is not there yet; no training goes on when the limit is over."""
     text = recipe.to_yaml()
     if (run / "recipe.yaml").is_file():
         if (run / "recipe.yaml").read_text(encoding="utf-8") != text:
@@ -492,13 +508,45 @@ def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool, until: float = ma
     flags = ["--quiet"] if quiet else []
     if not (run / "weights.safetensors").is_file():
         if (run / "recipe.yaml").is_file():
-            crosscam("train", "--resume", run, *flags, until=until)
+            crosscam("train", "--resume", run, *flags, limit=limit)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder) / "recipe.yaml"
                 source.write_text(text, encoding="utf-8")
-                crosscam("train", source, "--out", run, *flags, until=until)
-    crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []))
+                crosscam("train", source, "--out", run, *flags, limit=limit)
+    begun = Limit()  # an evaluation is soon done, whatever the time
+    begun.stopped = limit.stopped
+    crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []), limit=begun)
+
+
+def make_all(
+    runs: dict[tuple[str, int], Path],
+    recipes: dict[tuple[str, int], Recipe],
+    options: argparse.Namespace,
+) -> list[str]:
+    """Make all runs, ``options.jobs`` at a time; returns what the limit left undone."""
+    limit = Limit(time.monotonic() + 60 * options.minutes)
+    quiet = options.quiet or options.jobs > 1  # bars of several would write over each other
+
+    def one(key: tuple[str, int]) -> str:
+        said = f"{key[0]}, seed {key[1]}"
+        try:
+            print(f"== {said}", flush=True)
+            make(runs[key], recipes[key], quiet, options.rerank, limit)
+        except OutOfTime:
+            return said
+        except BaseException:
+            limit.stopped.set()
+            raise
+        return ""
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        under_way = [pool.submit(one, key) for key in runs]
+        try:
+            return [left for f in under_way if (left := f.result())]
+        except BaseException:
+            limit.stopped.set()  # the others save, and no more begin
+            raise
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
@@ -562,6 +610,8 @@ def main() -> None:
     parser.add_argument("--rerank", action="store_true", help="also measured re-ranked")
     parser.add_argument("--minutes", type=float, default=math.inf, metavar="LIMIT",
                         help="after which no training goes on (default: none)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="runs side by side (default: 1)")  # fmt: skip
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
@@ -576,23 +626,17 @@ def main() -> None:
     unknown += [r for r in options.rows or () if r not in ROWS]
     if unknown or not (options.tables or options.rows):
         parser.error(f"name tables ({', '.join(TABLES)}) or --rows; unknown: {unknown}")
+    if options.jobs < 1:
+        parser.error(f"--jobs must be 1 or more, got {options.jobs}")
     chosen = {t: TABLES[t] for t in options.tables} or {"rows": tuple(options.rows)}
     if options.tables and options.rows:
         chosen = {t: tuple(n for n in names if n in options.rows) for t, names in chosen.items()}
     names = list(dict.fromkeys(name for row_names in chosen.values() for name in row_names))
     folder = options.out / options.size
     recipes = {(n, s): recipe_of(ROWS[n], options, s) for n in names for s in options.seeds}
-    left = []
-    if not options.table_only:
-        until = time.monotonic() + 60 * options.minutes
-        for seed in options.seeds:  # all rows once, before any a second time
-            for name in names:
-                print(f"== {name}, seed {seed}", flush=True)
-                run = folder / slug(name) / f"seed-{seed}"
-                try:
-                    make(run, recipes[name, seed], options.quiet, options.rerank, until)
-                except OutOfTime:
-                    left.append(f"{name}, seed {seed}")
+    # All rows once, before any a second time.
+    runs = {(n, s): folder / slug(n) / f"seed-{s}" for s in options.seeds for n in names}
+    left = [] if options.table_only else make_all(runs, recipes, options)
     texts = [lines_of(table, rows, folder, options) for table, rows in chosen.items()]
     print("\n\n".join(texts))
     stem = folder / ("-".join(chosen) if options.tables else "rows")
@@ -600,8 +644,7 @@ def main() -> None:
     stem.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     found = {
         name: {
-            str(seed): evaluated(folder / slug(name) / f"seed-{seed}", recipes[name, seed])
-            for seed in options.seeds
+            str(seed): evaluated(runs[name, seed], recipes[name, seed]) for seed in options.seeds
         }
         for name in names
     }

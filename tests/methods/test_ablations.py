@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from scripts import benchmark
@@ -107,21 +109,98 @@ def test_figures_of_a_run_are_those_of_its_own_data(script: ModuleType, tmp_path
     assert script.evaluated(tmp_path / "nothing", recipe) is None
 
 
+WAITS = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    pathlib.Path(sys.argv[-1]).touch()
+    time.sleep(600)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[-1]).write_text("saved")
+"""
+
+
 def test_a_training_under_way_is_asked_to_stop(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import pathlib, sys, time\npathlib.Path(sys.argv[2]).touch()\ntime.sleep(600)"
-    monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", code))
+    monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", WAITS))
     began = time.monotonic()
     with pytest.raises(script.OutOfTime):
-        script.crosscam("train", tmp_path / "late", until=began)
+        script.crosscam("train", tmp_path / "late", limit=script.Limit(began))
     assert not (tmp_path / "late").exists()
+    limit = script.Limit()
+
+    def stops() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        limit.until = time.monotonic()
+
+    other = threading.Thread(target=stops)
+    other.start()
     with pytest.raises(script.OutOfTime):
-        script.crosscam("train", tmp_path / "begun", until=began + 1)
+        script.crosscam("train", tmp_path / "begun", limit=limit)
+    other.join()
+    assert (tmp_path / "begun").read_text() == "saved"
     assert time.monotonic() - began < 300
     monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(SystemExit, match="3"):
-        script.crosscam("train")
+        script.crosscam("train", limit=script.Limit())
+
+
+def jobs(script: ModuleType, tmp_path: Path, count: int) -> tuple[dict, dict, Namespace]:
+    recipe = parse(None, ["data.name=csv", f"data.root={tmp_path / 'list.csv'}"])
+    keys = [("strong", seed) for seed in range(4)]
+    options = Namespace(minutes=100.0, quiet=True, rerank=False, jobs=count)
+    return {k: tmp_path / str(k[1]) for k in keys}, dict.fromkeys(keys, recipe), options
+
+
+def test_runs_go_on_side_by_side(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two waits for the other's beginning; the time is over before the last begins."""
+    both, made = threading.Barrier(2, timeout=60), []
+
+    def make(run: Path, recipe: object, quiet: bool, rerank: bool, limit: Any) -> None:
+        if limit.over():
+            raise script.OutOfTime
+        both.wait()
+        made.append(run.name)
+        if run.name == "3":
+            raise script.OutOfTime  # stopped on the way
+
+    monkeypatch.setattr(script, "make", make)
+    assert script.make_all(*jobs(script, tmp_path, 2)) == ["strong, seed 3"]
+    assert sorted(made) == ["0", "1", "2", "3"]
+    made.clear()
+    runs, recipes, options = jobs(script, tmp_path, 2)
+    options.minutes = 0
+    assert script.make_all(runs, recipes, options) == [f"strong, seed {s}" for s in range(4)]
+    assert not made
+
+
+def test_when_one_fails_the_others_save(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        """
+import os, sys
+if sys.argv[1] == "train":
+    run = sys.argv[sys.argv.index("--out") + 1]
+    if os.path.basename(run) == "1":
+        other = os.path.join(os.path.dirname(run), "begun")
+        while not os.path.exists(other):
+            pass
+        sys.exit(7)
+    sys.argv.append(os.path.join(os.path.dirname(run), "begun"))
+"""
+        + WAITS
+    )
+    monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", code))
+    with pytest.raises(SystemExit, match="7"):
+        script.make_all(*jobs(script, tmp_path, 2))
+    assert (tmp_path / "begun").read_text() == "saved"
+    assert [p.name for p in tmp_path.iterdir()] == ["begun"]
 
 
 @pytest.mark.slow
