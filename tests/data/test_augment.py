@@ -216,6 +216,18 @@ def test_hue_turns_colors_and_leaves_gray_and_luma() -> None:
     assert np.array_equal(full, soft.numpy())
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gray_pictures_are_luma_alone(compiled: bool) -> None:
+    batch = pictures()
+    augment = replace(STILL, gray=1.0)
+    drawn = augment.draw(0, 0, 0, len(batch), SIZE)
+    plain = Preprocess(size=SIZE, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    got = augment.apply(batch, drawn, plain, compiled=compiled).double().numpy()
+    assert np.array_equal(got[:, 0], got[:, 1])
+    assert np.array_equal(got[:, 0], got[:, 2])
+    assert np.abs(got[:, 0] - batch.double().numpy() @ LUMA).max() < 0.75
+
+
 def test_no_change_of_color_is_exactly_none() -> None:
     batch = pictures()
     assert np.array_equal(as_levels(JITTER, batch, one_jitter()), batch.numpy())
@@ -297,18 +309,25 @@ def test_switching_one_off_leaves_the_others() -> None:
     assert np.array_equal(whole.flip, without.flip)
     assert np.array_equal(whole.zoom_at, without.zoom_at)
     assert np.array_equal(whole.jitter, without.jitter)
+    some = replace(ALL, gray=0.5).draw(1, 2, 3, 64, (256, 128))
+    assert same(replace(some, jitter=whole.jitter), whole)
+    colored = some.jitter[:, 2] > 0
+    assert 16 < colored.sum() < 48
+    assert np.array_equal(some.jitter[colored], whole.jitter[colored])
+    assert np.array_equal(some.jitter[:, [0, 1, 3]], whole.jitter[:, [0, 1, 3]])
 
 
 def test_rates_are_the_probabilities() -> None:
     n = 20_000
-    augment = Augment(flip=0.3, resize_crop=0.6, erase=0.5, jitter=0.2)
+    augment = Augment(flip=0.3, resize_crop=0.6, erase=0.5, jitter=0.2, gray=0.1)
     draws = augment.draw(0, 0, 0, n, (256, 128))
-    changed = (draws.jitter != [1, 1, 1, 0]).any(1)
+    changed = (draws.jitter[:, :2] != [1, 1]).any(1)
     for drawn, p in (
         (draws.flip, 0.3),
         (draws.zoomed, 0.6),
         (draws.erase[:, 2] > 0, 0.5),
         (changed, 0.2),
+        (draws.jitter[:, 2] == 0, 0.1),
     ):
         assert abs(drawn.mean() - p) < 4 * math.sqrt(p * (1 - p) / n)
 
@@ -574,6 +593,7 @@ def test_priors_that_do_not_fit_are_refused() -> None:
         ({"pad": -1}, r"augment\.pad"),
         ({"zoom": 0.9}, r"augment\.zoom"),
         ({"hue": 0.6}, r"augment\.hue"),
+        ({"gray": 1.5}, r"augment\.gray is a probability"),
         ({"contrast": -0.1}, r"augment\.contrast"),
         ({"erase_area": (0.4, 0.02)}, r"augment\.erase_area"),
         ({"erase_aspect": (0.0, 1.0)}, r"augment\.erase_aspect"),

@@ -68,6 +68,7 @@ class Augment:
         contrast: largest change of contrast around the picture's mean gray.
         saturation: largest change of saturation.
         hue: largest shift of hue, as a share of the color circle, at most 0.5.
+        gray: probability of losing all color.
         erase: probability of random erasing.
         erase_area: smallest and largest erased share of the picture.
         erase_aspect: smallest and largest height : width of the erased box.
@@ -86,6 +87,7 @@ class Augment:
     contrast: float = 0.15
     saturation: float = 0.0
     hue: float = 0.0
+    gray: float = 0.0
     erase: float = 0.5
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
@@ -94,7 +96,7 @@ class Augment:
     erase_priors: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("flip", "resize_crop", "jitter", "erase"):
+        for key in ("flip", "resize_crop", "jitter", "gray", "erase"):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 raise RecipeError(
                     f"augment.{key} is a probability, in [0, 1]; got {getattr(self, key)}."
@@ -130,6 +132,10 @@ class Augment:
         """Height and width that resize-crop enlarges ``size`` to."""
         return round(size[0] * self.zoom), round(size[1] * self.zoom)
 
+    @property
+    def _recolors(self) -> bool:
+        return self.jitter > 0 or self.gray > 0
+
     # --- drawing ------------------------------------------------------------------------------
 
     def draw(self, seed: int, epoch: int, step: int, batch: int, size: tuple[int, int]) -> Draws:
@@ -140,21 +146,20 @@ class Augment:
         """
         if seed < 0:
             raise RecipeError(f"the seed must be 0 or more, got {seed}.")
-        # A counter-based generator: its stream is named by the key, so no state travels.  Its raw
-        # words are used, which stay the same from one release of NumPy to the next.
-        key = np.random.SeedSequence([seed, epoch, step]).generate_state(2, np.uint64)
-        words = np.random.Philox(key=key).random_raw((batch, 14 + 2 * _TRIES))
-        numbers: Floats = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # [0, 1)
+        numbers = _numbers([seed, epoch, step], (batch, 14 + 2 * _TRIES))
         height, width = size
         tall, wide = self.enlarged(size)
         change = (2 * numbers[:, 8:12] - 1) * (numbers[:, 7:8] < self.jitter)
         spread = [self.brightness, self.contrast, self.saturation, self.hue]
+        jitter = np.array([1.0, 1.0, 1.0, 0.0]) + change * spread
+        if self.gray:  # from a stream of its own: it came when the order of the other was fixed
+            jitter[_numbers([seed, epoch, step, 1], (batch,)) < self.gray, 2] = 0.0
         return Draws(
             zoomed=numbers[:, 0] < self.resize_crop,
             zoom_at=_whole(numbers[:, 1:3], [tall - height + 1, wide - width + 1]),
             flip=numbers[:, 3] < self.flip,
             crop_at=_whole(numbers[:, 4:6], [2 * self.pad + 1, 2 * self.pad + 1]),
-            jitter=np.array([1.0, 1.0, 1.0, 0.0]) + change * spread,
+            jitter=jitter,
             erase=self._boxes(numbers[:, 6], numbers[:, 12:14], numbers[:, 14:], height, width),
         )
 
@@ -240,7 +245,7 @@ class Augment:
             draws.erase,
             _taps(height, tall),
             np.ascontiguousarray(_taps(width, wide).T),
-            self.jitter > 0,
+            self._recolors,
             matrices,
             offsets,
             shift,
@@ -261,7 +266,7 @@ class Augment:
             tall, wide = self.enlarged((height, width))
             taps = (_to(_taps(height, tall), device), _to(_taps(width, wide), device))
         colors = None
-        if self.jitter:
+        if self._recolors:
             matrices, offsets = _color_maps(draws.jitter)
             colors = (_to(matrices, device), _to(offsets, device))
         fill = _to(self._fill(preprocess), device) if self.erase else None
@@ -559,6 +564,18 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
 # Rows: luma, and the two axes of YIQ, along which hue is an angle and saturation a length.
 _YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB = np.linalg.inv(_YIQ)
+
+
+def _numbers(stream: Sequence[int], shape: tuple[int, ...]) -> Floats:
+    """Numbers in [0, 1) that are a function of the stream's name.
+
+    Of a counter-based generator whose key is the name, so that no state travels.  Its raw words are
+    used, which stay the same from one release of NumPy to the next.
+    """
+    key = np.random.SeedSequence(stream).generate_state(2, np.uint64)
+    words = np.random.Philox(key=key).random_raw(shape)
+    numbers: Floats = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
 
 
 def _color_maps(factors: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
