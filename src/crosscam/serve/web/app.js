@@ -420,12 +420,16 @@ async function forget(name, found) {
   const rows = [["Receipt", receipt.id], ["Time", when(receipt.time)], ["Sightings", receipt.sightings], ["Vectors", receipt.vectors],
     ["Pictures", receipt.pictures], ["Names and judgments", receipt.feedback], ["Erased from all files", receipt.erased ? "yes" : "in the background; the audit log says when"]];
   forgetPictures();
-  $("person").replaceChildren(make("h2", {}, "Forgotten"), make("dl", {}, ...rows.flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, String(v))])),
+  const done = [make("h2", {}, "Forgotten"), make("dl", {}, ...rows.flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, String(v))])),
     make("button", { type: "button", onclick: () => {
       const link = make("a", { href: URL.createObjectURL(new Blob([JSON.stringify(receipt, null, 1)], { type: "application/json" })), download: `receipt-${receipt.id}.json` });
       link.click();
-    } }, "Save the receipt"));
-  await openPeople();
+    } }, "Save the receipt")];
+  try {
+    await openPeople(); // first, so that the name never stands beside its receipt
+  } finally {
+    $("person").replaceChildren(...done);
+  }
 }
 
 // --- audit, use -----------------------------------------------------------------------------
