@@ -3,7 +3,7 @@
 A source is one string:
 
     people                                           weights that come with this package: of
-                                                     resnet18, width 0.5, ibn, 2,340 rendered people
+                                                     resnet18, width 0.5, ibn, 5,000 rendered people
     people-plain                                     the same without ibn, 1,000 rendered people
     weights/resnet50.safetensors                     a local file
     weights/resnet50.safetensors#sha256=HEX          the same, refused unless its hash is HEX
