@@ -38,7 +38,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -452,12 +452,12 @@ class OutOfTime(Exception):
     """The minutes are over, or another run has failed; what was under way has been saved."""
 
 
+@dataclass
 class Limit:
     """When to stop: at a time (``time.monotonic``), or as soon as someone says so."""
 
-    def __init__(self, until: float = math.inf) -> None:
-        self.until = until
-        self.stopped = threading.Event()
+    until: float = math.inf
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def over(self) -> bool:
         return self.stopped.is_set() or time.monotonic() >= self.until
@@ -514,9 +514,8 @@ def make(run: Path, recipe: Recipe, quiet: bool, rerank: bool, limit: Limit) -> 
                 source = Path(folder) / "recipe.yaml"
                 source.write_text(text, encoding="utf-8")
                 crosscam("train", source, "--out", run, *flags, limit=limit)
-    begun = Limit()  # an evaluation is soon done, whatever the time
-    begun.stopped = limit.stopped
-    crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []), limit=begun)
+    untimed = Limit(stopped=limit.stopped)  # an evaluation is soon done, whatever the time
+    crosscam("evaluate", run, *flags, *(["--rerank"] if rerank else []), limit=untimed)
 
 
 def make_all(
@@ -545,7 +544,7 @@ def make_all(
         try:
             return [left for f in under_way if (left := f.result())]
         except BaseException:
-            limit.stopped.set()  # the others save, and no more begin
+            limit.stopped.set()  # no more begin; those under way are asked to save
             raise
 
 
