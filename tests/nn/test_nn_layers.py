@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -224,6 +225,22 @@ class TestNarrow:
         assert got[0].dtype == torch.bfloat16
         for mine, theirs in zip(got, want, strict=True):
             assert torch.equal(mine, theirs.to(mine.dtype))
+
+    def test_classes_of_their_own_are_guarded_too(self) -> None:
+        class PadsItself(nn.Conv2d):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+        torch.manual_seed(0)
+        layer = PadsItself(64, 64, 3, 2, bias=False)
+        x = torch.randn(8, 64, 4, 2)
+        want = layer(x)
+        narrow_in_float32(layer)
+        narrow_in_float32(layer)  # which changes nothing more
+        assert isinstance(layer, PadsItself)
+        for module in (layer, copy.deepcopy(layer)):
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(module(x), want.bfloat16())
 
     def test_wider_maps_stay_in_bfloat16(self) -> None:
         convolution, x = self.given(3)

@@ -189,11 +189,13 @@ def narrow_in_float32(module: nn.Module) -> None:
     wide, strides of 32 of pictures up to 32.
     """
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and layer.stride[1] > 1:
-            layer.__class__ = _NarrowConv2d
+        if isinstance(layer, nn.Conv2d) and layer.stride[1] > 1 and not isinstance(layer, _Narrow):
+            # Also of a class that pads by itself: then the width is at most underrated.
+            kind = type(layer)
+            layer.__class__ = type(f"Narrow{kind.__name__}", (_Narrow, kind), {})
 
 
-class _NarrowConv2d(nn.Conv2d):
+class _Narrow(nn.Conv2d):
     """See ``narrow_in_float32``."""
 
     def forward(self, x: Tensor) -> Tensor:
