@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from crosscam import embedder, evaluate
 from crosscam.data import datasets
 from crosscam.encoder import Encoder
+from crosscam.errors import CheckpointError
 from crosscam.models import resolve, verify
 from crosscam.nn import pretrained
 from crosscam.recipe import parse
@@ -28,22 +29,41 @@ def test_the_card_says_what_they_are(name: str) -> None:
     assert card.bytes < SHIPPED[name]
 
 
-def test_training_can_start_from_what_the_encoder_was_made_of() -> None:
+@pytest.mark.parametrize(("name", "least_cosine"), [("people", 0.9999), ("people-small", 0.99)])
+def test_training_can_start_from_what_the_encoder_was_made_of(
+    name: str, least_cosine: float
+) -> None:
     pytest.importorskip("onnxruntime")
-    cpu = parse("cpu", ["method.backbone.pretrained=people", "method.backbone.ibn=true"])
+    network = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].split(", ")[1:]]
+    cpu = parse("cpu", [f"method.backbone.pretrained={name}", *network])
     method = cpu.method.build(3)
     report = method.backbone.report
-    assert report.source == "people"
+    assert report.source == name
     assert all(key.startswith("neck.") for key in report.ignored)
-    given = load_file(pretrained.fetch("people").path)
+    given = load_file(pretrained.fetch(name).path)
     neck = {k.removeprefix("neck."): v for k, v in given.items() if k.startswith("neck.")}
     assert not method.neck.load_state_dict(neck, strict=False).unexpected_keys
 
-    encoder = Encoder.load("people", threads=1)
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 128, 64, 3), np.uint8)
+    encoder = Encoder.load(name, threads=1)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(
+        0, 256, (4, 8, 4, 3), np.uint8
+    )  # 8 bits are fitted to pictures, not noise
+    pictures = coarse.repeat(16, axis=1).repeat(16, axis=2)
     ours = embedder.of_method(method, cpu, device="cpu").function(pictures)
     cosine = (ours * encoder.embed(list(pictures))).sum(1)
-    assert cosine.min() > 0.9999
+    assert cosine.min() > least_cosine
+
+
+@pytest.mark.parametrize("name", pretrained.SHIPPED)
+def test_shipped_weights_say_which_network_they_are_of(name: str) -> None:
+    options = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].split(", ")[1:]]
+    start = [f"method.backbone.pretrained={name}", "method.backbone.name=resnet18"]
+    assert parse("cpu", [*start, *options]).method.build(3).backbone.report.loaded
+    other = parse("cpu", [*start, *options, "method.backbone.width=0.25"])
+    with pytest.raises(CheckpointError) as error:
+        other.method.build(3)
+    assert f"They are of {pretrained.SHIPPED[name]}: say so under" in str(error.value)
 
 
 @pytest.mark.slow

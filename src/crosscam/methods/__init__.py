@@ -53,9 +53,9 @@ class BackboneSettings:
         width: factor on all channel counts.
         stem: standard; no-relu and ceil-pool are those of weights from reid-strong-baseline and
             fast-reid (ResNets).
-        pretrained: people (weights that come with this package, of resnet18 at width 0.5 with ibn;
-            people-plain: without), safetensors file (optionally path#sha256=HEX) or
-            hub:REPO/FILE@REVISION; none trains from scratch.
+        pretrained: weights that come with this package (people: resnet18 at width 0.75 with ibn;
+            people-small: at width 0.5; people-plain: at width 0.5 without ibn), safetensors file
+            (optionally path#sha256=HEX) or hub:REPO/FILE@REVISION; none trains from scratch.
     """
 
     name: str = "resnet50"

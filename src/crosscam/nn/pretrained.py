@@ -2,9 +2,8 @@
 
 A source is one string:
 
-    people                                           weights that come with this package: of
-                                                     resnet18, width 0.5, ibn, 5,000 rendered people
-    people-plain                                     the same without ibn, 1,000 rendered people
+    people, people-small, people-plain               weights that come with this package, trained
+                                                     on rendered people (networks: SHIPPED)
     weights/resnet50.safetensors                     a local file
     weights/resnet50.safetensors#sha256=HEX          the same, refused unless its hash is HEX
     hub:OWNER/NAME/FILE.safetensors@REVISION         from the Hugging Face hub (extra ``hub``)
@@ -28,6 +27,13 @@ from crosscam.files import sha256
 from crosscam.wording import counted
 
 __all__ = ["Report", "Source", "fetch", "load", "read"]
+
+SHIPPED = {
+    "people": "resnet18, width=0.75, ibn=true",
+    "people-plain": "resnet18, width=0.5, ibn=false",
+    "people-small": "resnet18, width=0.5, ibn=true",
+}
+"""Weights that come with this package, and the networks they are of."""
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")
 """Beginnings of state names that belong to the task the weights were trained for."""
@@ -74,17 +80,16 @@ def fetch(source: str) -> Source:
             f"{source}: a sha256 has 64 hexadecimal digits, got {len(wanted)}. "
             "`sha256sum FILE` prints it."
         )
-    shipped = _shipped()
-    known = name in shipped or name.endswith(".safetensors")
+    known = name in SHIPPED or name.endswith(".safetensors")
     if not known and not re.search(r"\.safetensors@[^@]+$", name):
         raise CheckpointError(
             f"{name}: weights are read from .safetensors files only, because reading a pickle "
             "(.pth, .pt, .bin) runs code from the file. Convert it once, where you trust it: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'NAME.safetensors'). "
-            f"Weights that come with this package: {', '.join(shipped)}."
+            f"Weights that come with this package: {', '.join(SHIPPED)}."
         )
-    if name in shipped:
-        path = shipped[name]
+    if name in SHIPPED:
+        path = Path(str(resources.files("crosscam") / "weights" / name / "weights.safetensors"))
     else:
         path = _download(name) if name.startswith("hub:") else Path(name).expanduser()
     if not path.is_file():
@@ -143,12 +148,6 @@ def load(net: nn.Module, source: str) -> Report:
     return Report(at.name, at.sha256, tuple(loaded), tuple(sorted(ignored)))
 
 
-def _shipped() -> dict[str, Path]:
-    """Weights to start from that come with the package, by name."""
-    found = Path(str(resources.files("crosscam") / "weights")).glob("*/weights.safetensors")
-    return {path.parent.name: path for path in sorted(found)}
-
-
 def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     missing = [k for k in state if k not in given and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in given if k not in state]
@@ -172,9 +171,14 @@ def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) 
         if found
     ]
     if faults:
+        check = (
+            f"They are of {SHIPPED[name]}: say so under method.backbone, or take others "
+            f"({', '.join(other for other in SHIPPED if other != name)})."
+            if name in SHIPPED
+            else "Check that the file is of this network with the same options (ibn, width)."
+        )
         raise CheckpointError(
-            f"the weights in {name} do not fit the network. {'; '.join(faults)}. "
-            "Check that the file is of this network with the same options (ibn, width)."
+            f"the weights in {name} do not fit the network. {'; '.join(faults)}. {check}"
         )
 
 
