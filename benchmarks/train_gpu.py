@@ -399,9 +399,7 @@ class Ours:
         memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
         alone, count = paced(lambda: next(batches), options, device, share=0.25)
         speed = size * steps / seconds
-        if chosen(self.row, options.profile):
-            self.profile(batches)
-        return {
+        figures = {
             "images_per_s": speed,
             "ms_per_step": 1000 * seconds / steps,
             "steps": steps,
@@ -414,6 +412,12 @@ class Ours:
             "warmup_s": warm,
             "market_minutes": MARKET["pictures"] * MARKET["epochs"] / speed / 60,
         }
+        if chosen(self.row, options.profile):
+            print(
+                json.dumps(figures), flush=True
+            )  # a profile that takes too long loses itself only
+            self.profile(batches)
+        return figures
 
     def waits(self, batches: Iterator[Batch]) -> float | None:
         """How often a step makes the host wait for the GPU; an error if that is asked for."""
@@ -713,16 +717,17 @@ def started(row: Row, options: argparse.Namespace) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str]) -> None:
+def ended(process: subprocess.Popen[str]) -> str:
+    """Ends a process and all that it started; returns what it had printed."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    return process.communicate()[0]
 
 
 def child(
     row: Row, options: argparse.Namespace, left: float, following: Row | None
 ) -> dict[str, Any] | None:
-    """The figures of a row measured by another process; None if the budget ended it.
+    """The figures of a row measured by another process; None if the budget ended it before.
 
     The process of the row ``following`` is started beside it and waits.
     """
@@ -734,7 +739,9 @@ def child(
     try:
         out, said = process.communicate("go\n", timeout=limit)
     except subprocess.TimeoutExpired:
-        ended(process)
+        printed = ended(process).splitlines()
+        if printed:
+            return {**json.loads(printed[-1]), "took_s": round(limit, 1), "notes": ["no profile"]}
         return None if limit < options.row_s else {"failed": f"took over {options.row_s:g} s"}
     took = round(time.perf_counter() - began, 1)
     if process.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,28 @@ def test_a_row_that_fails_leaves_the_others_their_figures(
     assert classic["images_per_s"] > 0
     assert "negative dimension" in mmga["failed"]
     assert "Traceback" in (tmp_path / "failures.txt").read_text()
+
+
+@pytest.mark.parametrize("printed", ["", '{"images_per_s": 80.0}'])
+def test_a_profile_that_takes_too_long_leaves_the_figures(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    """The process prints them, then profiles until the budget ends it."""
+    row = script.tiny_rows("cpu")[0]
+    options = script.parsed(["--tiny", "--row-s", "100"])
+
+    def started(row: Any, options: argparse.Namespace) -> subprocess.Popen[str]:
+        shown = f"print({printed!r}, flush=True); " if printed else ""
+        words = [sys.executable, "-c", f"import time; {shown}time.sleep(100)"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(words, text=True, start_new_session=True, **pipes)
+
+    monkeypatch.setattr(script, "started", started)
+    found = script.child(row, options, 5.0 if printed else 0.5, None)
+    if printed:
+        assert found == {"images_per_s": 80.0, "took_s": 5.0, "notes": ["no profile"]}
+    else:
+        assert found is None
 
 
 def test_the_rate_of_a_run_leaves_its_first_steps_out(script: ModuleType) -> None:
