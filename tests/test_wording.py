@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crosscam.wording import counted, either, first_lines
+from crosscam.wording import counted, either, first_lines, images_of
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,8 @@ def test_the_first_lines_and_how_many_more() -> None:
     assert first_lines([]) == ""
     assert first_lines(["a", "b"], 2) == "\n  a\n  b"
     assert first_lines(["a"] + ["b"] * 1200, 1) == "\n  a\n  and 1,200 more"
+
+
+def test_the_size_of_a_training_set() -> None:
+    assert images_of(72_000, 6_000) == "72,000 images of 6,000 identities"
+    assert images_of(1, 1) == "1 image of 1 identity"

@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256, write_atomically
 from crosscam.image import Preprocess
-from crosscam.wording import counted
+from crosscam.wording import counted, images_of
 
 __all__ = [
     "BOUNDS",
@@ -252,8 +252,7 @@ class Card:
         on = self.trained_on
         counts = ""
         if on.images and on.identities:
-            people = counted(on.identities, "identity", "identities")
-            counts = f" ({counted(on.images, 'image')} of {people})"
+            counts = f" ({images_of(on.images, on.identities)})"
         if on.title == "not stated":
             return f"{self.name}: {self.method}, trained on data that are not stated"
         return f"{self.name}: {self.method} trained on {on.title}{counts}"

@@ -23,7 +23,7 @@ from crosscam.models import resolve
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
-from crosscam.wording import counted
+from crosscam.wording import images_of
 
 __all__ = ["Embedder", "load", "load_method", "of_method"]
 
@@ -67,11 +67,8 @@ class Embedder:
         if self.card is None:
             return f"{self.name} (not learned)"
         on = self.card["trained_on"]
-        return (
-            f"{self.card['method']} trained on {on['title']} "
-            f"({counted(on['images'], 'image')} of "
-            f"{counted(on['identities'], 'identity', 'identities')})"
-        )
+        size = images_of(on["images"], on["identities"])
+        return f"{self.card['method']} trained on {on['title']} ({size})"
 
 
 def load(source: str | Path, *, device: str = "auto") -> Embedder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["counted", "either", "first_lines"]
+__all__ = ["counted", "either", "first_lines", "images_of"]
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -18,6 +18,11 @@ def counted(count: int, one: str, many: str = "") -> str:
 def either(count: float, one: str, many: str) -> str:
     """``one`` for a count of 1, else ``many``: "is" or "are", "it" or "them"."""
     return one if count == 1 else many
+
+
+def images_of(images: int, identities: int) -> str:
+    """ "72,000 images of 6,000 identities": the size of a training set."""
+    return f"{counted(images, 'image')} of {counted(identities, 'identity', 'identities')}"
 
 
 def first_lines(lines: Sequence[str], most: int = 5) -> str:
