@@ -717,40 +717,55 @@ def started(row: Row, options: argparse.Namespace) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str]) -> str:
-    """Ends a process and all that it started; returns what it had printed."""
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ends a process and all that it started; returns what it had printed, and said of errors."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return process.communicate()[0]
+    return process.communicate()
 
 
 def child(
     row: Row, options: argparse.Namespace, left: float, following: Row | None
 ) -> dict[str, Any] | None:
-    """The figures of a row measured by another process; None if the budget ended it before.
+    """The figures of a row measured by another process; None if the budget ended it before them.
 
-    The process of the row ``following`` is started beside it and waits.
+    The process of the row ``following`` is started beside it and waits.  Figures are kept if what
+    comes after them, a profile, takes too long or fails.
     """
     limit = min(left, options.row_s)
     process = READY.pop(row.name, None) or started(row, options)
     if following is not None and following.name not in READY:
         READY[following.name] = started(following, options)
     began = time.perf_counter()
+    fault = ""
     try:
         out, said = process.communicate("go\n", timeout=limit)
     except subprocess.TimeoutExpired:
-        printed = ended(process).splitlines()
-        if printed:
-            return {**json.loads(printed[-1]), "took_s": round(limit, 1), "notes": ["no profile"]}
-        return None if limit < options.row_s else {"failed": f"took over {options.row_s:g} s"}
+        out, said = ended(process)
+        fault = f"took over {limit:g} s"
     took = round(time.perf_counter() - began, 1)
-    if process.returncode:
+    if process.returncode and not fault:
         with (options.out / "failures.txt").open("a", encoding="utf-8") as file:
             file.write(f"== {row.name}\n{said}\n")
         last = (said.strip().splitlines() or [f"exit {process.returncode}, no message"])[-1]
-        return {"failed": last[:300], "took_s": took}
-    notes = [line for line in said.splitlines() if "waits at" in line]
-    return {**json.loads(out.splitlines()[-1]), "took_s": took, "notes": notes}
+        fault = last[:300]
+    figures = last_figures(out)
+    if figures is not None:
+        notes = [line for line in said.splitlines() if "waits at" in line]
+        notes += [f"no profile: {fault}"] if fault else []
+        return {**figures, "took_s": took, "notes": notes}
+    if fault.startswith("took over") and limit < options.row_s:
+        return None
+    return {"failed": fault or "printed no figures", "took_s": took}
+
+
+def last_figures(printed: str) -> dict[str, Any] | None:
+    """The figures of a row in the last line that its process printed, if they are there."""
+    with contextlib.suppress(ValueError, IndexError):
+        found = json.loads(printed.splitlines()[-1])
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def aims_of(made: Mapping[str, Any]) -> list[str]:
@@ -864,7 +879,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the rows, measure nothing")
     parser.add_argument("--profile", nargs="*", metavar="TEXT",
                         help="what a step of our rows (whose name has TEXT) spends its time on, "
-                        "to OUT/profile.txt")  # fmt: skip
+                        "to OUT/profile.txt; of rows measured now (again: another --out)")  # fmt: skip
     parser.add_argument("--inductor", nargs="+", type=setting, default=[], metavar="KEY=VALUE",
                         help="of torch._inductor.config, for compiled rows: "
                         "conv_1x1_as_mm=True")  # fmt: skip
@@ -942,7 +957,8 @@ def main() -> None:
             save(results, options)
             speed = figures.get("images_per_s") or figures.get("seconds")
             what = figures.get("failed") or f"{speed:,.1f}"
-            print(f"{row.name}: {what} ({figures.get('took_s', 0):g} s)", flush=True)
+            notes = "".join(f"; {note}" for note in figures.get("notes", ()))
+            print(f"{row.name}: {what} ({figures.get('took_s', 0):g} s){notes}", flush=True)
     finally:
         for process in READY.values():
             ended(process)

@@ -214,26 +214,49 @@ def test_a_row_that_fails_leaves_the_others_their_figures(
     assert "Traceback" in (tmp_path / "failures.txt").read_text()
 
 
-@pytest.mark.parametrize("printed", ["", '{"images_per_s": 80.0}'])
-def test_a_profile_that_takes_too_long_leaves_the_figures(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, printed: str
+FIGURES = '{"images_per_s": 80.0}'
+
+
+@pytest.mark.parametrize(
+    ("printed", "ends", "want"),
+    [
+        (f"{FIGURES}\n", "waits", {"images_per_s": 80.0, "notes": ["no profile: took over 2 s"]}),
+        (f"{FIGURES}\n", "fails", {"images_per_s": 80.0, "notes": ["no profile: no memory"]}),
+        (f"a word\n{FIGURES}\n", "well", {"images_per_s": 80.0, "notes": []}),
+        ("", "waits", None),
+        ("a word\n", "waits", None),
+        ("17\n", "fails", {"failed": "no memory"}),
+        ("a word\n", "well", {"failed": "printed no figures"}),
+    ],
+)
+def test_figures_outlive_the_profile_behind_them(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: str,
+    ends: str,
+    want: dict[str, Any] | None,
 ) -> None:
-    """The process prints them, then profiles until the budget ends it."""
-    row = script.tiny_rows("cpu")[0]
-    options = script.parsed(["--tiny", "--row-s", "100"])
+    """A process prints them, then profiles until it is done, fails, or the budget is over."""
 
-    def started(row: Any, options: argparse.Namespace) -> subprocess.Popen[str]:
-        shown = f"print({printed!r}, flush=True); " if printed else ""
-        words = [sys.executable, "-c", f"import time; {shown}time.sleep(100)"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(words, text=True, start_new_session=True, **pipes)
+    class Process:
+        pid, returncode, waited = 0, {"waits": -9, "fails": 1, "well": 0}[ends], False
 
-    monkeypatch.setattr(script, "started", started)
-    found = script.child(row, options, 5.0 if printed else 0.5, None)
-    if printed:
-        assert found == {"images_per_s": 80.0, "took_s": 5.0, "notes": ["no profile"]}
-    else:
-        assert found is None
+        def communicate(self, word: str = "", timeout: float = 0.0) -> tuple[str, str]:
+            if ends == "waits" and not self.waited:
+                self.waited = True
+                raise subprocess.TimeoutExpired("row", timeout)
+            return printed, "Traceback\nno memory\n" if ends == "fails" else ""
+
+    monkeypatch.setattr(script, "started", lambda row, options: Process())
+    monkeypatch.setattr(script.os, "killpg", lambda pid, signal: None)
+    options = script.parsed(["--tiny", "--row-s", "100", "--out", str(tmp_path)])
+    found = script.child(script.tiny_rows("cpu")[0], options, 2.0, None)
+    assert (found is None) == (want is None)
+    if found is not None:
+        assert found.pop("took_s") < 2.0
+        assert found == want
+    assert (tmp_path / "failures.txt").exists() == (ends == "fails")
 
 
 def test_the_rate_of_a_run_leaves_its_first_steps_out(script: ModuleType) -> None:

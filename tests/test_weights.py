@@ -29,12 +29,12 @@ def test_the_card_says_what_they_are(name: str) -> None:
     assert card.bytes < SHIPPED[name]
 
 
-@pytest.mark.parametrize(("name", "least_cosine"), [("people", 0.9999), ("people-small", 0.99)])
+@pytest.mark.parametrize(("name", "least_cosine"), [("people", 0.9999), ("people-small", 0.955)])
 def test_training_can_start_from_what_the_encoder_was_made_of(
     name: str, least_cosine: float
 ) -> None:
     pytest.importorskip("onnxruntime")
-    network = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].split(", ")[1:]]
+    network = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name]]
     cpu = parse("cpu", [f"method.backbone.pretrained={name}", *network])
     method = cpu.method.build(3)
     report = method.backbone.report
@@ -46,9 +46,8 @@ def test_training_can_start_from_what_the_encoder_was_made_of(
 
     encoder = Encoder.load(name, threads=1)
     rng = np.random.default_rng(0)
-    coarse = rng.integers(
-        0, 256, (4, 8, 4, 3), np.uint8
-    )  # 8 bits are fitted to pictures, not noise
+    # 8 bits are fitted to pictures, not to noise; their bound is the export's.
+    coarse = rng.integers(0, 256, (4, 8, 4, 3), np.uint8)
     pictures = coarse.repeat(16, axis=1).repeat(16, axis=2)
     ours = embedder.of_method(method, cpu, device="cpu").function(pictures)
     cosine = (ours * encoder.embed(list(pictures))).sum(1)
@@ -57,13 +56,13 @@ def test_training_can_start_from_what_the_encoder_was_made_of(
 
 @pytest.mark.parametrize("name", pretrained.SHIPPED)
 def test_shipped_weights_say_which_network_they_are_of(name: str) -> None:
-    options = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].split(", ")[1:]]
-    start = [f"method.backbone.pretrained={name}", "method.backbone.name=resnet18"]
-    assert parse("cpu", [*start, *options]).method.build(3).backbone.report.loaded
-    other = parse("cpu", [*start, *options, "method.backbone.width=0.25"])
+    options = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name]]
+    start = [f"method.backbone.pretrained={name}", *options]
+    assert parse("cpu", start).method.build(3).backbone.report.loaded
+    other = parse("cpu", [*start, "method.backbone.width=0.25"])
     with pytest.raises(CheckpointError) as error:
         other.method.build(3)
-    assert f"They are of {pretrained.SHIPPED[name]}: say so under" in str(error.value)
+    assert f"They are of {' '.join(options)}: take that network" in str(error.value)
 
 
 @pytest.mark.slow

@@ -29,11 +29,11 @@ from crosscam.wording import counted
 __all__ = ["Report", "Source", "fetch", "load", "read"]
 
 SHIPPED = {
-    "people": "resnet18, width=0.75, ibn=true",
-    "people-plain": "resnet18, width=0.5, ibn=false",
-    "people-small": "resnet18, width=0.5, ibn=true",
+    "people": ("name=resnet18", "width=0.75", "ibn=true"),
+    "people-plain": ("name=resnet18", "width=0.5", "ibn=false"),
+    "people-small": ("name=resnet18", "width=0.5", "ibn=true"),
 }
-"""Weights that come with this package, and the networks they are of."""
+"""Weights that come with this package, and the settings of the networks they are of."""
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")
 """Beginnings of state names that belong to the task the weights were trained for."""
@@ -172,8 +172,8 @@ def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) 
     ]
     if faults:
         check = (
-            f"They are of {SHIPPED[name]}: say so under method.backbone, or take others "
-            f"({', '.join(other for other in SHIPPED if other != name)})."
+            f"They are of {' '.join(f'method.backbone.{said}' for said in SHIPPED[name])}: take "
+            f"that network, or other weights ({', '.join(o for o in SHIPPED if o != name)})."
             if name in SHIPPED
             else "Check that the file is of this network with the same options (ibn, width)."
         )
