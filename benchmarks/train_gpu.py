@@ -879,7 +879,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the rows, measure nothing")
     parser.add_argument("--profile", nargs="*", metavar="TEXT",
                         help="what a step of our rows (whose name has TEXT) spends its time on, "
-                        "to OUT/profile.txt; of rows measured now (again: another --out)")  # fmt: skip
+                        "to OUT/profile.txt; only of rows that are measured now")  # fmt: skip
     parser.add_argument("--inductor", nargs="+", type=setting, default=[], metavar="KEY=VALUE",
                         help="of torch._inductor.config, for compiled rows: "
                         "conv_1x1_as_mm=True")  # fmt: skip
