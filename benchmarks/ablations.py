@@ -467,7 +467,8 @@ def crosscam(*words: str | Path, limit: Limit) -> None:
     """A command of crosscam, asked to save and stop when the limit is over."""
     if limit.over():
         raise OutOfTime
-    process = subprocess.Popen([*CROSSCAM, *map(str, words)])
+    # In a session of its own, or Ctrl-C would reach it twice, of which the second does not save.
+    process = subprocess.Popen([*CROSSCAM, *map(str, words)], start_new_session=True)
     try:
         while process.poll() is None:
             if limit.over():
@@ -481,6 +482,18 @@ def crosscam(*words: str | Path, limit: Limit) -> None:
         raise
     if process.returncode:
         raise SystemExit(process.returncode)
+
+
+def stop_as_by_ctrl_c() -> None:
+    """Has ``kill`` and a closed terminal do what Ctrl-C does: trainings save, then all ends."""
+
+    def handler(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, handler)
 
 
 def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -654,4 +667,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    stop_as_by_ctrl_c()
     sys.exit(told(main))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -116,6 +119,7 @@ try:
     pathlib.Path(sys.argv[-1]).touch()
     time.sleep(600)
 except KeyboardInterrupt:
+    time.sleep(1)  # a second one would end it before it has saved
     pathlib.Path(sys.argv[-1]).write_text("saved")
 """
 
@@ -146,6 +150,38 @@ def test_a_training_under_way_is_asked_to_stop(
     monkeypatch.setattr(script, "CROSSCAM", (sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(SystemExit, match="3"):
         script.crosscam("train", limit=script.Limit())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_whoever_stops_the_script_stops_its_training(name: str, tmp_path: Path) -> None:
+    """Ctrl-C goes to everybody of the terminal's: the training hears of it once, by the script."""
+    begun, out = tmp_path / "out/cpu/strong/seed-0", tmp_path / "out"
+    code = f"""
+import signal, sys
+from scripts import benchmark
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with benchmark("ablations") as script:
+    script.CROSSCAM = (sys.executable, "-c", {WAITS!r})
+    sys.argv = ["x", "--rows", "strong", "--seeds", "0", "--out", {str(out)!r}]
+    sys.argv += ["--data", "name=csv", "root=list.csv"]
+    script.stop_as_by_ctrl_c()
+    sys.exit(script.told(script.main))
+"""
+    begun.parent.mkdir(parents=True)
+    tests = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tests, start_new_session=True)
+    try:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, getattr(signal, name))
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert begun.read_text() == "saved"
 
 
 def jobs(script: ModuleType, tmp_path: Path, count: int) -> tuple[dict, dict, Namespace]:
