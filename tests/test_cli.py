@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -17,7 +19,7 @@ from scripts import BENCHMARKS, benchmark
 from toy import write_market
 
 from crosscam import embedder, evaluate
-from crosscam.cli import main
+from crosscam.cli import SPIN, main
 from crosscam.data import datasets
 from crosscam.errors import CheckpointError
 from crosscam.image import decode
@@ -250,6 +252,25 @@ def test_score_reads_features_of_any_model(
     assert scored["rank1"] == result.metrics.rank1
     assert main(["score", str(tmp_path / "f.npz")]) == 0
     assert "mINP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [({}, SPIN), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_give_way_unless_the_environment_says_otherwise(
+    said: dict[str, str], found: str
+) -> None:
+    code = (
+        "import os, sys; from crosscam.cli import main; before = 'torch' in sys.modules; "
+        "main(['data', 'list']); print(before, os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    openmp = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {k: v for k, v in os.environ.items() if k not in openmp} | said
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert out.stdout.splitlines()[-1] == f"False {found}"
 
 
 def test_describe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,20 @@ import crosscam
 from crosscam.errors import CheckpointError, CrosscamError, InputError, RecipeError
 from crosscam.wording import counted
 
-__all__ = ["main", "told"]
+__all__ = ["SPIN", "main", "told"]
+
+SPIN = "1000"
+"""GOMP_SPINCOUNT of commands.  PyTorch's threads wait for each other by turning in a loop, up to
+300,000 times, which beside other work on the machine keeps away the one they wait for: evaluation
+then takes several times as long.  Alone it costs nothing that could be told from noise
+(benchmarks/busy.py)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0 fine, 1 an error was printed, 130 interrupted)."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # read when PyTorch is imported, so later
     parser = _parser(words)
     options, rest = parser.parse_known_args(words)
     run: Callable[[argparse.Namespace], int] | None = getattr(options, "run", None)
