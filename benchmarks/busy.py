@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 
+from crosscam.cli import SPIN, told
+
 PICTURES = 256
 BURN = "while True: pass"
 
@@ -65,8 +67,6 @@ def main() -> None:
     if options.one:
         print(embed())
         return
-    from crosscam.cli import SPIN
-
     print(f"{processors} processors, images/s\n\n| beside | libgomp's choice | {SPIN} | ratio |")
     print("|---|--:|--:|--:|")
     for count, beside in ((0, "nothing"), (options.busy, f"{options.busy} busy processes")):
@@ -82,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))
