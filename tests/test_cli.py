@@ -273,6 +273,20 @@ def test_waiting_threads_give_way_unless_the_environment_says_otherwise(
     assert out.stdout.splitlines()[-1] == f"False {found}"
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_one_of_several_processes_ends_without_waiting_for_threads(world: int) -> None:
+    code = (
+        "import atexit, sys; atexit.register(print, 'waited'); from crosscam.cli import main; "
+        "sys.exit(main(['train', '--help']))"
+    )
+    environment = {**os.environ, "WORLD_SIZE": str(world)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert "schedule.epochs" in out.stdout
+    assert out.stdout.endswith("waited\n") == (world == 1)
+
+
 def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["describe", "baseline", "--num-classes", "751", "--json"]
     assert main([*arguments, "method.center=0", "method.backbone.last_stride=2"]) == 0

@@ -40,7 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     options.settings = rest
-    return told(lambda: run(options))
+    status = told(lambda: run(options))
+    if run is _train and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # DistributedDataParallel keeps gloo's threads alive behind destroy_process_group, and now
+        # and then an ending Python waits for them for ever or is taken down by them (SIGABRT;
+        # pytorch/pytorch issue 190489).  All is saved and said: go without them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def told(run: Callable[[], int | None]) -> int:
