@@ -46,6 +46,7 @@ from crosscam.cli import told
 from crosscam.describe import describe
 from crosscam.methods import find
 from crosscam.recipe import Recipe, parse
+from crosscam.training.process import stop_signals
 
 
 @dataclass(frozen=True)
@@ -486,14 +487,8 @@ def crosscam(*words: str | Path, limit: Limit) -> None:
 
 def stop_as_by_ctrl_c() -> None:
     """Has ``kill`` and a closed terminal do what Ctrl-C does: trainings save, then all ends."""
-
-    def handler(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, handler)
+    for number in stop_signals():
+        signal.signal(number, signal.default_int_handler)
 
 
 def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -413,9 +413,8 @@ class Ours:
             "market_minutes": MARKET["pictures"] * MARKET["epochs"] / speed / 60,
         }
         if chosen(self.row, options.profile):
-            print(
-                json.dumps(figures), flush=True
-            )  # a profile that takes too long loses itself only
+            # A profile that takes too long, or fails, loses itself only.
+            print(json.dumps(figures), flush=True)
             self.profile(batches)
         return figures
 
@@ -737,14 +736,14 @@ def child(
     if following is not None and following.name not in READY:
         READY[following.name] = started(following, options)
     began = time.perf_counter()
-    fault = ""
+    fault, late = "", False
     try:
         out, said = process.communicate("go\n", timeout=limit)
     except subprocess.TimeoutExpired:
         out, said = ended(process)
-        fault = f"took over {limit:g} s"
+        fault, late = f"took over {limit:g} s", True
     took = round(time.perf_counter() - began, 1)
-    if process.returncode and not fault:
+    if process.returncode and not late:
         with (options.out / "failures.txt").open("a", encoding="utf-8") as file:
             file.write(f"== {row.name}\n{said}\n")
         last = (said.strip().splitlines() or [f"exit {process.returncode}, no message"])[-1]
@@ -754,7 +753,7 @@ def child(
         notes = [line for line in said.splitlines() if "waits at" in line]
         notes += [f"no profile: {fault}"] if fault else []
         return {**figures, "took_s": took, "notes": notes}
-    if fault.startswith("took over") and limit < options.row_s:
+    if late and limit < options.row_s:
         return None
     return {"failed": fault or "printed no figures", "took_s": took}
 

@@ -41,13 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     options.settings = rest
     status = told(lambda: run(options))
-    if run is _train and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # DistributedDataParallel keeps gloo's threads alive behind destroy_process_group, and now
-        # and then an ending Python waits for them for ever or is taken down by them (SIGABRT;
-        # pytorch/pytorch issue 190489).  All is saved and said: go without them.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    if run is _train and os.environ.get("WORLD_SIZE", "1") != "1":
+        from crosscam.training import process
+
+        process.leave(status)
     return status
 
 

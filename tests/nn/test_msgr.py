@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from crosscam.methods.msfl import MSFL
 from crosscam.nn import sync
 from crosscam.nn.msgr import GradientRegularizer, worst_perturbation
 from crosscam.nn.stages import Backbone
+from crosscam.training import process
 from crosscam.types import Batch
 
 SMALL = BackboneSettings("resnet18", width=0.125)
@@ -423,9 +423,7 @@ def _half(rank: int, folder: str) -> None:
         torch.save(found, f"{folder}/{number}-{rank}")
     distributed.barrier()  # nobody leaves while the other still talks
     distributed.destroy_process_group()
-    # Gloo's threads outlive it, and now and then take an ending Python down (SIGABRT, "terminate
-    # called without an active exception"; pytorch/pytorch issue 190489): all is done and saved.
-    os._exit(0)
+    process.leave(0)
 
 
 @pytest.mark.slow

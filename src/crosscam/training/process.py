@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,12 @@ from crosscam.errors import RecipeError
 __all__ = [
     "agree",
     "interruptible",
+    "leave",
     "peak_memory",
     "pick_device",
     "processes",
     "rank",
+    "stop_signals",
     "use_bf16",
 ]
 
@@ -92,6 +94,26 @@ def processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
         dist.destroy_process_group()
 
 
+def leave(status: int) -> NoReturn:
+    """Ends one of several processes at once, when all is saved and said.
+
+    DistributedDataParallel keeps gloo's threads alive behind ``destroy_process_group``, and now and
+    then an ending Python waits for them for ever or is taken down by them (SIGABRT;
+    pytorch/pytorch issue 190489).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def stop_signals() -> Iterator[signal.Signals]:
+    """Of Ctrl-C, kill and a closed terminal those that reach this process."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            yield number
+
+
 @contextlib.contextmanager
 def interruptible(alone: bool = True) -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether Ctrl-C, kill or a closed terminal asked to stop.
@@ -111,10 +133,8 @@ def interruptible(alone: bool = True) -> Iterator[Callable[[], bool]]:
             signal.signal(signal_number, previous)
 
     try:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                kept[number] = signal.signal(number, handler)
+        for number in stop_signals():
+            kept[number] = signal.signal(number, handler)
     except ValueError:  # not the main thread: signals are somebody else's business
         kept = {}
     try:
