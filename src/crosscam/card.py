@@ -67,6 +67,9 @@ FILES: Mapping[str, tuple[str, ...]] = {
 }
 """The files of each format; the first is the one that is opened."""
 
+NO_FIGURES = ("root", "seconds", "model", "test", "trained")
+"""What an evaluation says and a card leaves out, or says in places of its own."""
+
 
 @dataclass(frozen=True)
 class TrainedOn:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import crosscam
 from crosscam import embedder
-from crosscam.card import FILES, Card, TrainedOn, file_entry
+from crosscam.card import FILES, NO_FIGURES, Card, TrainedOn, file_entry
 from crosscam.embedder import Embedder
 from crosscam.errors import CheckpointError, RecipeError
 from crosscam.methods import Method, available, unit
@@ -198,7 +198,9 @@ def as_embedder(
         function,
         card.metric,
         "rank-precision",
+        card.flip,
         {
+            **{k: card.training[k] for k in ("seed", "epochs") if k in card.training},
             "method": f"{card.method} ({card.format}, {card.precision})",
             "trained_on": {
                 "title": on.title,
@@ -218,6 +220,6 @@ def _figures(run: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue
         if isinstance(values, dict):
-            kept = {k: v for k, v in values.items() if k not in ("root", "seconds", "model")}
+            kept = {k: v for k, v in values.items() if k not in NO_FIGURES}
             found.append({"title": path.parent.name, **kept})
     return found

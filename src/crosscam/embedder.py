@@ -45,6 +45,7 @@ class Embedder:
     function: Callable[[npt.NDArray[np.uint8]], Vectors]
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["rank-precision", "trapezoid"] = "rank-precision"
+    flip: bool = False  # the mirrored picture's features are added
     card: dict[str, Any] | None = None
     recipe: Recipe | None = None
     method: Method | None = None  # what computes the vectors, if it was learned
@@ -165,6 +166,7 @@ def of_method(
         function,
         recipe.test.metric,
         recipe.test.ap,
+        flip,
         card,
         recipe,
         method,

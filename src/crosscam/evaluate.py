@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ COLLAPSED = 0.99
 """Median cosine between pictures from which on a network tells nothing apart.  Those that learned
 something have up to 0.5 on Market-1501, color histograms 0.77, one that collapsed 0.9997."""
 
+RERANK = RerankSettings()
+"""k1 20, k2 6, lambda 0.3, as in the paper of k-reciprocal re-ranking."""
+
 FEW = 10
 """Fewer queries or people than these make figures that say little."""
 
@@ -45,6 +48,7 @@ class Evaluation:
     gallery_features: npt.NDArray[np.float32]  # [G, D]
     reranked: Metrics | None
     seconds: dict[str, float]
+    seed: int = 0  # of the protocol's draws
 
     @functools.cached_property
     def likeness(self) -> float:
@@ -92,6 +96,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Everything that names and measures this evaluation, ready for JSON."""
+        card = self.model.card or {}
         entry: dict[str, Any] = {
             "model": self.model.describe(),
             "data": self.dataset.name,
@@ -100,11 +105,20 @@ class Evaluation:
             "same_camera": self.dataset.protocol.same_camera,
             "crosscam": crosscam.__version__,
             "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
+            "test": {
+                "size": list(self.model.preprocess.size),
+                "interpolation": self.model.preprocess.interpolation,
+                "flip": self.model.flip,
+                "metric": self.model.metric,  # between unit vectors
+                "seed": self.seed,
+            },
+            "trained": {k: v for k, v in card.items() if k in ("seed", "epochs")},
             "median_cosine": round(self.likeness, 5),
             **_numbers(self.metrics),
         }
         if self.reranked is not None:
             entry["reranked"] = _numbers(self.reranked)
+            entry["test"]["rerank"] = asdict(RERANK)
         return entry
 
     def text(self) -> str:
@@ -237,11 +251,11 @@ def evaluate(
     data = (q, _pids(query), _camids(query), g, _pids(gallery), _camids(gallery))
     metrics = measure(*data, **settings)
     judged = time.monotonic()
-    reranked = measure(*data, **settings, rerank=RerankSettings()) if rerank else None
+    reranked = measure(*data, **settings, rerank=RERANK) if rerank else None
     seconds = {"embed": embedded - start, "rank": judged - embedded}
     if rerank:
         seconds["rerank"] = time.monotonic() - judged
-    return Evaluation(model, dataset, metrics, q, g, reranked, seconds)
+    return Evaluation(model, dataset, metrics, q, g, reranked, seconds, seed)
 
 
 def _of_different_people(

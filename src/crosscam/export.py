@@ -36,6 +36,7 @@ from crosscam.card import (
     BOUNDS,
     FILES,
     NATIVE_BOUND,
+    NO_FIGURES,
     Card,
     Format,
     Precision,
@@ -418,7 +419,7 @@ def _measured(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures of the encoder on a data set; and its change, and cosines, against the network."""
     own = evaluate(encoder.embedder(), dataset, progress=progress)
-    figure = {k: v for k, v in own.summary().items() if k not in ("root", "seconds", "model")}
+    figure = {k: v for k, v in own.summary().items() if k not in NO_FIGURES}
     figure = {"title": dataset.title, **figure}
     figure |= {"precision": encoder.card.precision, "runtime": encoder.runtime.name}
     if network is None:

@@ -139,6 +139,22 @@ def test_multi_query_keeps_the_boxes_of_query_persons_and_cameras(tmp_path: Path
 
 def test_multi_query_names_queries_without_boxes(tmp_path: Path) -> None:
     assert "query-without-boxes" in kinds("market1501", small_market(tmp_path), multi_query="mean")
+    # Such a query stands for itself.
+    ds = load("market1501", tmp_path, partial=True, multi_query="mean")
+    assert ds.multi_query == ds.query
+
+
+def test_a_complete_benchmark_has_a_match_for_every_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crosscam.data import datasets
+
+    small = {"train": Count(1, 2), "query": Count(2, 2), "gallery": Count(1, 3)}
+    monkeypatch.setattr(datasets, "_MARKET", small)
+    touch(small_market(tmp_path) / "query", "0003_c3s1_001051_00.jpg")
+    with pytest.raises(DataError, match=r"1 of 2 queries .* no match.*--partial"):
+        load("market1501", tmp_path)
+    assert len(load("market1501", tmp_path, partial=True).query) == 2
 
 
 def test_distractors_join_the_gallery_as_nobody(tmp_path: Path) -> None:
@@ -431,12 +447,14 @@ def test_msmt17_numbers_test_persons_apart(tmp_path: Path) -> None:
     assert ds.variant == "V1, trained on train without val"
     both = load("msmt17", tmp_path, partial=True, train_val=True)
     assert [s.camid for s in both.train] == [1, 15]
-    assert [r.expected.images for r in parse("msmt17", tmp_path).rows] == [
-        30_248,
-        2_373,
-        11_659,
-        82_161,
-    ]
+    rows = {r.split: (r.expected.images, r.found.images) for r in parse("msmt17", tmp_path).rows}
+    assert rows == {
+        "train": (None, 1),
+        "val": (None, 1),
+        "query": (11_659, 1),
+        "gallery": (82_161, 1),
+        "train + val": (32_621, 2),
+    }
 
 
 def test_msmt17_versions(tmp_path: Path) -> None:

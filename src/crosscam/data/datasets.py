@@ -115,7 +115,8 @@ _MARKET_NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<cam>\d+)")
 _MARKET = {
     "train": Count(751, 12_936, 6),  # [readme] and counted
     "query": Count(750, 3_368, 6),  # [readme]
-    # [loader] 19,732 files less 3,819 junk boxes; 2,798 of the rest are distractors (id 0000)
+    # [loader] 19,732 files less 3,819 junk boxes (2,798 of the rest are distractors, id 0000: from
+    # memory, and not checked)
     "gallery": Count(750, 15_913, 6),
     "gt_bbox": Count(1_501, 25_259, 6),  # [readme]
 }
@@ -202,6 +203,7 @@ def market1501(
         asked = {(s.pid, s.camid) for s in ds.query}
         pooled = tuple(s for s in boxes if (s.pid, s.camid) in asked)
         missing = asked - {(s.pid, s.camid) for s in pooled}
+        pooled += tuple(s for s in ds.query if (s.pid, s.camid) in missing)
         if missing:
             findings.append(
                 finding(
@@ -306,8 +308,9 @@ def cuhk03_np(root: Path, *, boxes: Literal["labeled", "detected"] | None = None
 
 _MSMT17_TRAIN_IDS = 1_041  # [list] ids 0..1040 in the train lists, 0..3059 in the test lists
 _MSMT17 = {
-    "train": Count(1_041, 30_248, 15),  # [loader]
-    "val": Count(1_041, 2_373, 15),  # [loader]
+    # [readme] of both lists together; that they have 30,248 and 2,373 is from memory, not checked
+    "train": Count(ids=1_041),
+    "train + val": Count(1_041, 32_621, 15),
     "query": Count(3_060, 11_659, 15),  # [readme]
     "gallery": Count(3_060, 82_161, 15),  # [readme]
 }
@@ -366,8 +369,8 @@ def msmt17(
     return Parsed(
         Dataset("msmt17", home, train, parts["query"], parts["gallery"], variant=variant),
         tuple(
-            row(split, samples, _MSMT17[split], str(home / f"list_{split}.txt"))
-            for split, samples in parts.items()
+            row(split, samples, _MSMT17.get(split), str(home / f"list_{split.split()[-1]}.txt"))
+            for split, samples in {**parts, "train + val": parts["train"] + parts["val"]}.items()
         ),
         tuple(findings),
         range(1, 16),

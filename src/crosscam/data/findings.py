@@ -173,7 +173,7 @@ def inspect(parsed: Parsed, *, partial: bool) -> tuple[Finding, ...]:
         _special_ids(parsed.dataset),
         _shared_ids(parsed.dataset),
         _shared_paths(parsed.dataset),
-        _unmatched_queries(parsed.dataset),
+        _unmatched_queries(parsed, partial),
         _single_images(parsed.dataset),
     )
     return parsed.findings + tuple(f for rule in rules for f in rule)
@@ -338,7 +338,8 @@ def _shared_paths(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
-def _unmatched_queries(dataset: Dataset) -> Iterator[Finding]:
+def _unmatched_queries(parsed: Parsed, partial: bool) -> Iterator[Finding]:
+    dataset = parsed.dataset
     if not dataset.query or not dataset.gallery:
         return
     seen_by: dict[int, set[int]] = defaultdict(set)
@@ -360,16 +361,22 @@ def _unmatched_queries(dataset: Dataset) -> Iterator[Finding]:
             "own camera, and such images are left out of the ranking (the same-camera rule)"
         )
     every = len(lost) == len(dataset.query)
+    # In a complete benchmark every query has a match, so that figures compare.
+    complete = not partial and any(r.expected != Count() for r in parsed.rows)
     fix = "Add gallery images of these persons"
     fix += " from another camera" if one_camera else ""
-    fix += "; or leave it: evaluation skips these queries and says how many" if not every else ""
-    if one_camera:
+    if complete:
+        fix = "Unpack or download the set again; if a subset is meant, say so with --partial "
+        fix += "(partial=True, data.partial=true)"
+    elif not every:
+        fix += "; or leave it: evaluation skips these queries and says how many"
+    if one_camera and not complete:
         fix += (
             "; or, where one camera is all there is, let images of the same camera count as "
             "matches with the data option same_camera=keep"
         )
     yield finding(
-        "error" if every else "warning",
+        "error" if every or complete else "warning",
         "query-without-match",
         f"{len(lost):,} of {counted(len(dataset.query), 'query', 'queries')} "
         f"({counted(len(ids), 'id')}) {either(len(lost), 'has', 'have')} no match: "
