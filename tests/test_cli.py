@@ -24,6 +24,7 @@ from crosscam.data import datasets
 from crosscam.errors import CheckpointError
 from crosscam.image import decode
 from crosscam.models import resolve
+from crosscam.recipe import parse
 
 SETTINGS = [
     "data.partial=true",
@@ -67,6 +68,16 @@ def test_evaluate_prints_and_writes(
     assert written["n_queries"] == 18
     assert written["n_gallery"] == 36
     assert 0 <= written["mAP"] <= 1
+    # How it was made: what every figure must be read with.
+    recipe = parse(run / "recipe.yaml")
+    assert written["test"] == {
+        "size": list(recipe.preprocess.size),
+        "interpolation": "bilinear",
+        "flip": recipe.test.flip,
+        "metric": recipe.test.metric,
+        "seed": 0,
+    }
+    assert written["trained"] == {"seed": recipe.seed, "epochs": recipe.schedule.epochs}
     assert (folder / "ranked.html").stat().st_size > 10_000
     assert str(folder / "ranked.html") in printed
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,21 @@ def test_shipped_recipes_round_trip(name: str, tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(recipe.to_yaml())
     assert parse(file) == recipe
+
+
+PAPERS = ("ide", "mmga", "mpn", "msfl", "msfl-msgr", "san", "san_pg", "strong-baseline")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_value_of_a_papers_recipe_says_where_it_comes_from(name: str) -> None:
+    text = resources.files("crosscam.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    value = re.compile(r" *[\w]+: [^#]*[^# ] *(?:# *(\w+)|$)")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    sources = {line: found[1] for line in lines if (found := value.match(line))}
+    sources.pop(f"  name: {parse(name).method.name}")  # which paper's it is
+    assert len(sources) > 15
+    known = {"text", "release", "author", "memory", "assumed", "ours"}
+    assert {line for line, source in sources.items() if source not in known} == set()
 
 
 @pytest.mark.parametrize("method", available())

@@ -69,9 +69,9 @@ def cuhk03(
     ``protocol="new"`` is 767/700 (Zhong et al., CVPR 2017) and needs the file
     ``cuhk03_new_protocol_config_{boxes}.mat``; camera rule and metrics as on Market-1501.
     ``protocol="classic"`` is one of the 20 ``split``s with 100 test persons: one gallery image a
-    person is drawn for each query, ``repeats`` times (100 in the paper, from memory; 10 in public loaders).
-    The first call writes the pictures to ``images_{boxes}`` beside the release, or to the folder
-    ``extract_to``; it can be broken off and goes on where it stopped.
+    person is drawn for each query, ``repeats`` times (100 in the paper, from memory; 10 in public
+    loaders). The first call writes the pictures to ``images_{boxes}`` beside the release, or to the
+    folder ``extract_to``; it can be broken off and goes on where it stopped.
 
     Person ids are the protocol's labels (new), or 1000 * pair + person (classic).
     """

@@ -26,9 +26,11 @@ where masks are averaged over the area of a cell.  A picture whose masks are all
 usable mask and no part in L_mask; if no picture of a batch has one, L_mask is 0.  The attention
 is computed from the picture, in training as at test.
 
-Assumed are also the weights 2 and lambda = 1, the margin's place and the binary cross-entropy as
-the alternative to the squared error.  Ours alone: every map can be left out (``attention``), and
-small networks keep at least 8 hidden channels where the formula leaves fewer.
+Assumed are also lambda = 1, the margin (MGN's) and its place, and the binary cross-entropy as the
+alternative to the squared error; the weight 2 is that repository's.  Ours alone: every map can be
+left out (``attention``), and small networks keep at least 8 hidden channels where the formula
+leaves fewer.  At test (``test.flip``) the unit vectors of a picture and of its mirror image are
+added and scaled to length one, where that repository adds both as they are.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class MPN(Method):
 
     Args:
         num_classes: training identities N.
-        backbone: network and its options; the paper starts from an IDE snapshot (recipe ide).
+        backbone: network and its options; the release starts from an IDE snapshot (recipe ide).
         prior: where ATs look: uniform stripes, stripes of the body's extent, or parsed parts.
         num_parts: K.
         regions: masks of the K parts for prior parsing.

@@ -10,12 +10,13 @@ Wang: "Adversarial Multi-scale Feature Learning for Person Re-identification", 2
 
 The paper's second part, the gradient regularizer MSGR, is for every method: ``msgr=0.01``.
 
-Assumed, where the paper is silent or contradicts itself (each a keyword): four levels (its text
-can also be read as the strides 8 to 32, ``levels=[2, 3, 4]``); the 1x1 convolution behind the
-upsampling; the order Linear, BN, ReLU of the embedding (its text names BN, FC, ReLU); the losses,
-their margin 0.3 and weights 1 : 1, on v as it is; in ``recipe`` P x K = 16 x 4, the enlargement
-to 288x144 before the crop, the weight decay.  Ours: ``embed`` gives v at unit length, where the
-paper compares Euclidean distances, perhaps of v as it is.
+Assumed, where the paper is silent or contradicts itself (each a keyword): four levels (its text can
+also be read as the strides 8 to 32, ``levels=[2, 3, 4]``); an embedding of 512 ("as OSNet") of
+pictures of 256x128, and ImageNet's mean and deviation, since its numbers are lost; the 1x1
+convolution behind the upsampling; the order Linear, BN, ReLU of the embedding (its text names BN,
+FC, ReLU); the losses, their margin 0.3 and weights 1 : 1, on v as it is; in ``recipe`` P x K = 16 x
+4, the enlargement to 288x144 before the crop, the weight decay.  Ours: ``embed`` gives v at unit
+length, where the paper compares Euclidean distances, perhaps of v as it is.
 
 ``fusion`` and ``refine`` span its table I, as we read it: a) the baseline with ``embedding=512``;
 b) ``direct`` with levels 3, 4; c) ``direct`` with all levels; d) ``top-down``; e) ``csip``, all

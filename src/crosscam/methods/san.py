@@ -18,7 +18,7 @@ updates, one after the other: A minimizes L_ID + L_Triplet over encoder and head
 L_Rec + L_TR over encoder and decoder and leaves the head as it is.  Deployed are encoder and head.
 
 Defaults are the authors' release: v is Linear 2048 -> 512, BN, ReLU; all weights 1; D is the mean
-squared difference.  The paper, as far as it is known: no such layer (``embedding=0``), weights
+squared difference.  The paper, all from memory: no such layer (``embedding=0``), weights
 0.5, 1.5, 1 and 1 (``identity``, ``triplet``), D the mean distance of cells
 (``constraint_form=paper``), no skips from encoder to decoder (``skips=False``).
 
@@ -27,11 +27,12 @@ taken; the half batch of rendered pairs and its weight (``data.pairs``, ``synthe
 of another size than the decoder's are averaged to it.
 
 Ours: B runs the encoder a second time, since A has changed its weights, so that the encoder's
-running statistics move twice a batch; AMSGrad from the first
-step on, where the release warms up with a plain Adam; batch statistics of rendered pictures do
-not enter the running ones; ``embed`` gives v scaled to length one; ``margin="soft"``;
-``decoder_width``; rates of B that follow the schedule (``scheduled``).  B's Adam is blind to the
-scale of its losses, so that what weighs the texture against identity is ``encoder_lr``.
+running statistics move twice a batch; pictures are brought to their size once and enlarged from
+there before a random crop, where the release enlarges the original; AMSGrad from the first step on,
+where the release warms up with a plain Adam; batch statistics of rendered pictures do not enter the
+running ones; ``embed`` gives v scaled to length one; ``margin="soft"``; ``decoder_width``; rates of
+B that follow the schedule (``scheduled``).  B's Adam is blind to the scale of its losses, so that
+what weighs the texture against identity is ``encoder_lr``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class TextureDecoder(nn.Module):
         strides: input pixels per cell of those maps: 4, 8, 16 and 16.
         width: factor on the channels inside the decoder (rounded to multiples of 8, at least 8).
             They do not follow the backbone's, so that a thin encoder can have a thick decoder.
-        skips: add the maps C3, C2 and C1 (the release does; the paper describes no skips).
+        skips: add the maps C3, C2 and C1 (the release does; the paper, from memory, does not).
 
     Raises:
         RecipeError: a backbone with other strides, or a width out of range.
