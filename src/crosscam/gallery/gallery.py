@@ -46,6 +46,7 @@ from crosscam.gallery.points import (
     Quantization,
     ServerHome,
     Vectors,
+    checked_vectors,
     is_url,
 )
 from crosscam.gallery.search import search as search_gallery
@@ -1063,24 +1064,6 @@ def _bytes(picture: Path | bytes | npt.NDArray[np.uint8]) -> bytes:
     if len(data) > MAX_BYTES:
         raise ImageError(f"more than {MAX_BYTES:,} bytes are not read.")
     return data
-
-
-def checked_vectors(vectors: Vectors, count: int, dim: int) -> Vectors:
-    """Vectors [count, dim] of unit length, or a ``GalleryError``."""
-    array = np.ascontiguousarray(vectors, np.float32)
-    if array.shape != (count, dim):
-        raise GalleryError(
-            f"vectors must be [{count}, {dim}] float32, got {list(array.shape)}: the model and the "
-            "gallery do not fit."
-        )
-    lengths = np.einsum("nd,nd->n", array, array)
-    if not np.all(np.abs(lengths - 1) < 1e-3):  # also catches NaN
-        worst = int(np.argmax(~(np.abs(lengths - 1) < 1e-3)))
-        raise GalleryError(
-            f"vectors must have unit length, but number {worst} has length "
-            f"{float(np.sqrt(lengths[worst])):.4g}. Divide each by its length."
-        )
-    return array
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -28,7 +28,16 @@ from crosscam.errors import GalleryError, InputError, MissingExtraError
 from crosscam.files import disk_errors, flush_folder, write_atomically
 from crosscam.gallery.sighting import Where
 
-__all__ = ["EdgeHome", "Home", "Point", "Points", "Scored", "ServerHome", "is_url"]
+__all__ = [
+    "EdgeHome",
+    "Home",
+    "Point",
+    "Points",
+    "Scored",
+    "ServerHome",
+    "checked_vectors",
+    "is_url",
+]
 
 Vectors = npt.NDArray[np.float32]
 Quantization = Literal["none", "int8"]
@@ -37,6 +46,24 @@ _KEYWORDS = ("camera", "person", "picture", "rejected")  # each index costs ever
 _NUMBERS = ("time", "added")
 _M, _EF_CONSTRUCT = 16, 128  # edges of a node and candidates while building the graph
 _EVERYTHING = 1_000_000
+
+
+def checked_vectors(vectors: Vectors, count: int, dim: int) -> Vectors:
+    """Vectors [count, dim] of unit length, or a ``GalleryError``."""
+    array = np.ascontiguousarray(vectors, np.float32)
+    if array.shape != (count, dim):
+        raise GalleryError(
+            f"vectors must be [{count}, {dim}] float32, got {list(array.shape)}: the model and the "
+            "gallery do not fit."
+        )
+    lengths = np.einsum("nd,nd->n", array, array)
+    if not np.all(np.abs(lengths - 1) < 1e-3):  # also catches NaN
+        worst = int(np.argmax(~(np.abs(lengths - 1) < 1e-3)))
+        raise GalleryError(
+            f"vectors must have unit length, but number {worst} has length "
+            f"{float(np.sqrt(lengths[worst])):.4g}. Divide each by its length."
+        )
+    return array
 
 
 @dataclass(frozen=True, slots=True)

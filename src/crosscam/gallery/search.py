@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import InputError
-from crosscam.gallery.points import Scored, Vectors
+from crosscam.gallery.points import Scored, Vectors, checked_vectors
 from crosscam.gallery.sighting import Sighting, Where
 from crosscam.image import decode
 from crosscam.retrieval import RerankSettings, rerank
@@ -202,8 +202,6 @@ def _ask(
     vectors: npt.ArrayLike | None,
     cameras: Sequence[str],
 ) -> _Asked:
-    from crosscam.gallery.gallery import checked_vectors
-
     dim = gallery.model.dim
     rows: list[Vectors] = []
     asked = _Asked(np.zeros((0, dim), np.float32), set(), set(cameras), set(), set())

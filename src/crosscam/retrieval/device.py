@@ -15,8 +15,8 @@ import numpy as np
 
 from crosscam.errors import FeatureError, MissingExtraError
 from crosscam.retrieval import kernels as kernel_choice
+from crosscam.retrieval.lists import Lists, blocks
 from crosscam.retrieval.pairs import FeaturePairs, Floats, Indices, Singles
-from crosscam.retrieval.rank import Lists, blocks
 
 if TYPE_CHECKING:
     import torch

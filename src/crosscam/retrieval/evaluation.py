@@ -19,6 +19,7 @@ from crosscam.retrieval.inputs import (
     check_features,
     check_labels,
 )
+from crosscam.retrieval.lists import Lists, lists_by_label, select
 from crosscam.retrieval.metrics import AP_RULES, APRule, Metrics, from_ranks, from_values, values_of
 from crosscam.retrieval.pairs import FeaturePairs, Indices, Metric, TrackPairs
 from crosscam.retrieval.parallel import thread_count
@@ -28,15 +29,7 @@ from crosscam.retrieval.protocols import (
     group_tracks,
     pool_queries,
 )
-from crosscam.retrieval.rank import (
-    DEFAULT_BLOCK,
-    Lists,
-    MatchRanks,
-    best_k,
-    lists_by_label,
-    match_ranks,
-    select,
-)
+from crosscam.retrieval.rank import DEFAULT_BLOCK, MatchRanks, best_k, match_ranks
 from crosscam.types import JUNK_PID, Ranking
 from crosscam.wording import counted, either
 

@@ -8,10 +8,11 @@ import numpy.typing as npt
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.inputs import Features, check_count, check_dimensions, check_features
+from crosscam.retrieval.lists import Lists
 from crosscam.retrieval.pairs import FeaturePairs
 from crosscam.retrieval.parallel import thread_count
 from crosscam.retrieval.protocols import unit_rows
-from crosscam.retrieval.rank import DEFAULT_BLOCK, Lists, best_k
+from crosscam.retrieval.rank import DEFAULT_BLOCK, best_k
 from crosscam.wording import counted
 
 __all__ = ["augment_database", "expand_queries", "fuse_flip"]

@@ -18,9 +18,10 @@ from crosscam.retrieval.inputs import (
     check_labels,
     check_norms,
 )
+from crosscam.retrieval.lists import Lists
 from crosscam.retrieval.metrics import RankValues, values_of
 from crosscam.retrieval.pairs import FeaturePairs, Indices
-from crosscam.retrieval.rank import Lists, MatchRanks
+from crosscam.retrieval.rank import MatchRanks
 
 __all__ = ["draw_gallery", "group_tracks", "pool_queries", "unit_rows"]
 

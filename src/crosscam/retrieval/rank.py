@@ -13,72 +13,24 @@ from types import ModuleType
 
 import numpy as np
 
-from crosscam.retrieval.inputs import Labels
+from crosscam.retrieval.device import candidates_on_device, count_better_on_device
+from crosscam.retrieval.lists import Lists, blocks, select
 from crosscam.retrieval.pairs import FeaturePairs, Floats, Indices, Singles
 from crosscam.retrieval.parallel import run_tasks
 
 __all__ = [
-    "Lists",
     "MatchRanks",
     "TileMaker",
     "best_k",
-    "blocks",
     "candidates",
     "count_better",
     "finish_ranks",
-    "lists_by_label",
     "match_ranks",
     "order_worst_first",
-    "select",
 ]
 
 DEFAULT_BLOCK = 1024  # rows and columns of a tile: 4 MiB, and a matrix product at full speed
 _GPU_TILES = 64  # as much of them at a time fills a GPU, where a wait costs more than 256 MiB
-
-
-@dataclass(frozen=True)
-class Lists:
-    """One list of numbers per query: query i has ``values[start[i]:start[i + 1]]``."""
-
-    start: Indices  # [Q + 1]
-    values: Indices  # [T]
-
-    @property
-    def rows(self) -> Indices:
-        """The query each value belongs to, [T]."""
-        return self.rows_of(0, len(self.start) - 1)
-
-    def rows_of(self, first: int, last: int) -> Indices:
-        """The query of each value of queries first..last-1."""
-        return np.repeat(np.arange(first, last), np.diff(self.start[first : last + 1]))
-
-
-def _starts(rows: Indices, n: int) -> Indices:
-    start = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=n), out=start[1:])
-    return start
-
-
-def select(lists: Lists, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Lists:
-    """The values for which ``keep`` [T] is true."""
-    return Lists(_starts(lists.rows[keep], len(lists.start) - 1), lists.values[keep])
-
-
-def lists_by_label(query_labels: Labels, column_labels: Labels) -> Lists:
-    """For every query the positions (ascending) of the columns that have its label."""
-    order = np.argsort(column_labels, kind="stable")
-    by_label = column_labels[order]
-    low = np.searchsorted(by_label, query_labels, "left")
-    count = np.searchsorted(by_label, query_labels, "right") - low
-    start = np.zeros(len(query_labels) + 1, np.int64)
-    np.cumsum(count, out=start[1:])
-    offset = np.arange(start[-1]) - np.repeat(start[:-1], count)
-    return Lists(start, order[np.repeat(low, count) + offset])
-
-
-def blocks(total: int, block: int) -> list[tuple[int, int]]:
-    """(start, stop) of consecutive parts of ``block``, the last one shorter."""
-    return [(start, min(start + block, total)) for start in range(0, total, block)]
 
 
 def _spread(total: int, block: int, threads: int) -> int:
@@ -135,8 +87,6 @@ def count_better(
         return counts
     lower, upper = pairs.bounds(thresholds.rows, score)
     if device != "cpu":
-        from crosscam.retrieval.device import count_better_on_device
-
         return count_better_on_device(
             pairs, thresholds, score, lower, upper, excluded, device=device, block=block
         )
@@ -285,8 +235,6 @@ def candidates(
     area = block * block * (1 if device in ("cpu", "torch:cpu") else _GPU_TILES)
     rows = blocks(n_queries, max(1, area // n_columns))
     if device != "cpu":
-        from crosscam.retrieval.device import candidates_on_device
-
         yield from candidates_on_device(pairs, k, excluded, rows, device=device, block=block)
         return
     make = TileMaker(pairs)

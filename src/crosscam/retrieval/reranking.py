@@ -32,20 +32,18 @@ import numpy.typing as npt
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.inputs import check_count, check_dimensions, check_features
+from crosscam.retrieval.lists import Lists, blocks, select
 from crosscam.retrieval.pairs import COSINE, FeaturePairs, Floats, Indices, Metric, Singles
 from crosscam.retrieval.parallel import run_tasks, thread_count
 from crosscam.retrieval.rank import (
     DEFAULT_BLOCK,
-    Lists,
     MatchRanks,
     TileMaker,
     best_k,
-    blocks,
     candidates,
     count_better,
     finish_ranks,
     order_worst_first,
-    select,
 )
 
 __all__ = ["RerankSettings", "rerank"]
