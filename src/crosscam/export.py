@@ -56,7 +56,7 @@ from crosscam.errors import (
 from crosscam.evaluate import evaluate
 from crosscam.files import disk_errors, flush, flush_folder
 from crosscam.image import Preprocess
-from crosscam.optional import import_openvino
+from crosscam.optional import import_onnxruntime, import_openvino
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
 from crosscam.wording import counted
@@ -618,6 +618,8 @@ def _halve(path: Path) -> None:
 def _quantize(path: Path, pictures: Pictures) -> None:
     """Weights and activations in 8 bits (QDQ), but for what stands around the network."""
     import onnx
+
+    import_onnxruntime()  # before anything of it is imported
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -837,8 +839,7 @@ def inner_dim(value: Any) -> int:
 
 
 def _foreign_run(path: Path) -> Callable[[Vectors], Vectors]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4

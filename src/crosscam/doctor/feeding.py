@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crosscam.card import FILES
 from crosscam.encoder import Encoder
 from crosscam.image import Preprocess, resize
+from crosscam.optional import import_onnxruntime
 
 __all__ = ["Feeder", "feeder"]
 
@@ -72,9 +73,9 @@ def _of_torch(encoder: Encoder, folder: Path, run: bool) -> Feeder:
 def _of_onnx(folder: Path, threads: int) -> Feeder | None:
     """The file with other constants in its first steps, or None if these are not ours."""
     import onnx
-    import onnxruntime
     from onnx import numpy_helper
 
+    onnxruntime = import_onnxruntime()
     model = onnx.load(str(folder / FILES["onnx"][0]))
     graph = model.graph
     constants = {t.name: t for t in graph.initializer}

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from crosscam.card import FILES, Card
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
-from crosscam.optional import import_openvino
+from crosscam.optional import import_onnxruntime, import_openvino
 
 __all__ = ["Runtime", "cores", "open_runtime", "require_native", "torch_runtime"]
 
@@ -198,8 +198,7 @@ def _openvino(file: Path, card: Card, threads: int, native: bool) -> Runtime:
 
 
 def _onnxruntime(file: Path, card: Card, device: str, threads: int) -> Runtime:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1  # calls run side by side in the threads that call
@@ -265,9 +264,7 @@ def _device(card: Card, runtime: str, device: str) -> str:
         raise InputError(f"device '{device}' is not supported; use cpu, cuda, cuda:0 or auto.")
     there = False
     if find_spec("onnxruntime") is not None:
-        import onnxruntime
-
-        there = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        there = "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
     if device == "auto":
         return "cuda:0" if there else "cpu"
     if not there:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from crosscam.errors import InputError, MissingExtraError
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Picture, resize
-from crosscam.optional import import_openvino
+from crosscam.optional import import_onnxruntime, import_openvino
 from crosscam.wording import counted
 
 __all__ = ["PARSING", "Parser", "pose"]
@@ -177,6 +177,7 @@ def _peaks(maps: Array) -> Array:
 
 def _rtmlib(mode: str) -> Pose:
     try:
+        import_onnxruntime()  # before rtmlib does
         from rtmlib import Body, RTMPose
     except ImportError as error:
         raise MissingExtraError(
