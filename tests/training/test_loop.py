@@ -200,6 +200,26 @@ def test_resuming_with_other_pictures_is_refused(toys: Path, tmp_path: Path) -> 
         loop.resume(run, progress=False)
 
 
+def test_resuming_with_other_pictures_of_the_same_names_is_refused(
+    toys: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "market"
+    shutil.copytree(toys, root)  # with times of their own
+    run = loop.train(toy_recipe(toys, "schedule.epochs=1"), tmp_path / "run", progress=False)
+    text = (run / "recipe.yaml").read_text().replace(str(toys), str(root))
+    (run / "recipe.yaml").write_text(text)
+    loop.resume(run, progress=False)  # a copy has the same pictures
+    one, other = sorted((root / "bounding_box_train").iterdir())[:2]
+    shutil.copy(one, other)
+    with pytest.raises(CheckpointError, match="the same names, other pictures"):
+        loop.resume(run, progress=False)
+    for file in run.glob("checkpoints/*/state.json"):  # as they were written before
+        state = json.loads(file.read_text())
+        del state["pictures"]
+        file.write_text(json.dumps(state))
+    loop.resume(run, progress=False)
+
+
 def test_bfloat16_learns(toys: Path, tmp_path: Path) -> None:
     recipe = toy_recipe(toys, "engine.precision=bf16", "optimizer.lr=3e-3", "schedule.epochs=12")
     run = loop.train(recipe, tmp_path / "run", progress=False)
