@@ -10,20 +10,24 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from crosscam.errors import InputError
+from crosscam.errors import GalleryError, InputError, MissingExtraError
 from crosscam.files import private_folder, write_atomically
 
 __all__ = ["Role", "Token", "Tokens"]
 
 _PREFIX = "cc_"
+_WAIT = 30.0  # seconds for another process that changes the file
 
 
 class Role(enum.IntEnum):
@@ -58,7 +62,8 @@ class Tokens:
     """The tokens of a service, in the file ``path``.
 
     The file is read again whenever it has changed, so that a token added or revoked on the
-    command line counts at once.
+    command line counts at once.  Whoever changes it holds ``tokens.json.lock`` meanwhile, so that
+    of two changes at a time none is lost.
 
     Raises:
         InputError: the file is not one of tokens.
@@ -78,6 +83,10 @@ class Tokens:
             name: whose it is, 1 to 64 letters, digits, spaces or ``.-_@``; it stands in the audit.
             role: what it allows.
             days: days until it ends; None never.
+
+        Raises:
+            InputError: a name that is taken or no name, or days out of range.
+            GalleryError: another process holds the file for too long.
         """
         if not re.fullmatch(r"[\w.\-@ ]{1,64}", name):
             raise InputError(
@@ -85,8 +94,7 @@ class Tokens:
             )
         if days is not None and not 0 < days <= 36_525:
             raise InputError(f"days must be above 0 and at most 36,525, got {days}.")
-        with self._lock:
-            self._read()
+        with self._changing():
             if any(t.name == name for t in self._tokens.values()):
                 raise InputError(f"there is a token named '{name}' already; revoke it first.")
             secret = _PREFIX + secrets.token_urlsafe(32)
@@ -97,13 +105,19 @@ class Tokens:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Ends the token called ``name``."""
-        with self._lock:
-            self._read()
-            kept = {k: t for k, t in self._tokens.items() if t.name != name}
-            if len(kept) == len(self._tokens):
-                raise InputError(f"there is no token named '{name}'.")
-            self._write(kept)
+        """Ends the token called ``name``.
+
+        Raises:
+            InputError: there is none.
+            GalleryError: another process holds the file for too long.
+        """
+        if self.path.exists():  # else no folder is made for a lock
+            with self._changing():
+                kept = {k: t for k, t in self._tokens.items() if t.name != name}
+                if len(kept) < len(self._tokens):
+                    self._write(kept)
+                    return
+        raise InputError(f"there is no token named '{name}'.")
 
     def find(self, secret: str) -> Token | None:
         """The token that ``secret`` is, None if it is none or has ended."""
@@ -120,6 +134,37 @@ class Tokens:
             self._read()
             return sorted(self._tokens.values(), key=lambda t: t.created)
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """The tokens as they are in the file, which nobody else changes meanwhile."""
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError as error:
+            raise MissingExtraError(
+                "tokens need filelock: pip install 'crosscam[serve,gallery]'."
+            ) from error
+        private_folder(self.path.parent)
+        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), is_singleton=False)
+        with self._lock:
+            try:
+                lock.acquire(timeout=_WAIT)
+            except Timeout:
+                raise GalleryError(
+                    f"another process has been changing {self.path} for {_WAIT:g} seconds. Wait "
+                    f"until it is done, or end it if it hangs; it holds {lock.lock_file}."
+                ) from None
+            except OSError as error:
+                raise GalleryError(
+                    f"{lock.lock_file} cannot be locked ({error.strerror or error}). Run this as "
+                    "the user whose folder it is."
+                ) from error
+            try:
+                self._seen = None
+                self._read()
+                yield
+            finally:
+                lock.release()
+
     def _read(self) -> None:
         try:
             status = self.path.stat()
@@ -131,21 +176,33 @@ class Tokens:
             return
         try:
             entries = json.loads(self.path.read_text(encoding="utf-8"))["tokens"]
-            tokens = [Token(**{**entry, "role": Role.named(entry["role"])}) for entry in entries]
+            tokens = [_token(entry) for entry in entries]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.path} is not a file of tokens ({error}). Move it away and make tokens "
-                "anew: crosscam token add NAME --role ROLE."
+                f"{self.path} is not a file of tokens ({error}). Bring it back from a copy, or "
+                "move it away and make tokens anew: crosscam token add NAME --role ROLE."
             ) from error
         self._seen, self._tokens = seen, {t.sha256: t for t in tokens}
 
     def _write(self, tokens: dict[str, Token]) -> None:
         entries = [{**asdict(t), "role": t.role.name.lower()} for t in tokens.values()]
-        private_folder(self.path.parent)
         write_atomically(self.path, json.dumps({"tokens": entries}, indent=1))
         self.path.chmod(0o600)
         self._seen = None
         self._read()
+
+
+def _token(entry: dict[str, Any]) -> Token:
+    """An entry of the file; ``ValueError``, ``KeyError`` or ``TypeError`` where it is none."""
+    token = Token(**{**entry, "role": Role.named(str(entry["role"]))})
+    if not isinstance(token.name, str) or not isinstance(token.sha256, str):
+        raise TypeError("a name and a sha256 are text")
+    for key, seconds in (("created", token.created), ("expires", token.expires)):
+        if key == "expires" and seconds is None:
+            continue
+        if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+            raise TypeError(f"{key} of {token.name!r} is a number of seconds, got {seconds!r}")
+    return token
 
 
 def _digest(secret: str) -> str:
