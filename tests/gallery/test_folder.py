@@ -25,6 +25,7 @@ from crosscam.gallery import Gallery, Item, Model, Sighting, Where
 from crosscam.gallery.aside import optimize_aside
 from crosscam.gallery.gallery import Check
 from crosscam.gallery.pictures import Pictures
+from crosscam.gallery.points import _edge_errors
 
 HERE = Path(__file__).parent
 
@@ -154,6 +155,20 @@ def test_quantized_vectors_are_scored_again_by_the_vectors_themselves(tmp_path: 
         assert [h.sighting.id for h in found] == [ids[i] for i in order]
         np.testing.assert_allclose([h.score for h in found], (x @ x[7])[order], atol=1e-5)
         assert found.hits[0].picture is None
+
+
+def test_a_panic_of_the_engine_is_an_error_of_the_gallery(tmp_path: Path) -> None:
+    class PanicException(BaseException):  # what pyo3 raises, by the name it has
+        pass
+
+    with (
+        pytest.raises(GalleryError, match=r"cannot be used \(index out of bounds\)"),
+        _edge_errors(tmp_path),
+    ):
+        raise PanicException("index out of bounds")
+    for other in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(other), _edge_errors(tmp_path):
+            raise other
 
 
 def test_addresses(tmp_path: Path, encoder: ToyEncoder) -> None:

@@ -124,6 +124,71 @@ def test_vectors_of_another_model_are_refused(places: Places, encoder: ToyEncode
             gallery.add_vectors(np.full((1, 48), np.nan), [Sighting("")])
 
 
+def test_sightings_and_vectors_are_kept_tidy_alike(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        gallery.add([Item(toy.person(1, 1, 1), camera="  3 ")])
+        gallery.add_vectors(np.eye(1, 48), [Sighting("", camera="3\n", time=5, person=" Anna")])
+        assert {(s.camera, s.person) for s in gallery.find()} == {("3", ""), ("3", "Anna")}
+        assert gallery.stats().cameras == {"3": 2}
+        for wrong in ({"camera": "3\x1b[31m"}, {"camera": "unknown"}, {"time": float("nan")}):
+            with pytest.raises(InputError):
+                gallery.add_vectors(np.eye(2, 48)[1:], [Sighting("", **wrong)])
+        assert len(gallery) == 2
+
+
+def test_an_array_that_is_no_picture_is_skipped_and_named(
+    places: Places, encoder: ToyEncoder
+) -> None:
+    with places.create(encoder) as gallery:
+        added = gallery.add([Item(np.zeros((4, 4, 3))), Item(toy.person(1, 1, 1))])
+        assert added.new == 1
+        assert added.broken[0][1].startswith("an array must be uint8")
+
+
+def test_ids_may_be_written_in_any_case(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        loud = [i.upper() for i in ids]
+        assert gallery.sighting(loud[0]).id == ids[0]
+        assert [s.id for s in gallery.find(Where(ids=tuple(loud[:2])))] == sorted(ids[:2])
+        assert len(gallery.people.enroll("Anna", [loud[0], ids[0], loud[1]])) == 2
+        gallery.people.split("Anna", [loud[1]], "Bert")
+        assert gallery.people.names() == {"Anna": 1, "Bert": 1}
+        found = gallery.search(sightings=[loud[0]], person="Anna", top=10)
+        assert found.template == 1
+        assert ids[0] not in {h.sighting.id for h in found}
+        assert gallery.forget(ids=loud[:1], erase=False).sightings == 1
+
+
+def test_two_spellings_of_a_name_are_one_person(places: Places, encoder: ToyEncoder) -> None:
+    zoe, same = "Zo\N{LATIN SMALL LETTER E WITH ACUTE}", "Zoe\N{COMBINING ACUTE ACCENT}"
+    with places.create(encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        people = gallery.people
+        people.enroll(same, ids[:2])
+        people.confirm(zoe, ids[2:3])
+        assert people.names() == {zoe: 3}
+        assert people.get(same).name == zoe
+        people.reject(same, ids[5:6])
+        assert gallery.search(person=same, top=9).template == 3
+        people.split(same, ids[:1], "Anna")
+        people.rename(same, "Chloe\N{COMBINING DIAERESIS}")
+        people.rename("Chloe\N{COMBINING DIAERESIS}", zoe)
+        people.reject(zoe, ids[4:5])
+        assert gallery.forget(person=same, erase=False).sightings == 2
+        assert not any(zoe in (s.person, *s.rejected) for s in gallery.find())
+
+
+def test_names_that_were_kept_untidy_are_still_found(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        (id,) = gallery.add([Item(toy.person(1, 1, 1), camera="3", person="Anna")]).ids
+        old = dataclasses.replace(gallery.sighting(id), camera=" 3", person=" Anna")
+        gallery.points.replace_payloads({id: old.payload()})
+        assert [s.id for s in gallery.find(Where(cameras=(" 3",), persons=(" Anna",)))] == [id]
+        assert gallery.people.rename(" Anna", "Anna") == 1
+        assert gallery.people.names() == {"Anna": 1}
+
+
 def test_a_missing_gallery_is_an_error_when_it_is_read(places: Places) -> None:
     with pytest.raises(GalleryError, match=r"gallery add PICTURES"):
         places.open()
@@ -323,6 +388,27 @@ def test_bad_questions_are_refused(places: Places, encoder: ToyEncoder) -> None:
                 gallery.search(**asked)
         with pytest.raises(InputError, match="start before its end"):
             Where(after=2, before=1)
+
+
+def test_who_is_being_forgotten_is_nobody(
+    places: Places, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with places.create(encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        gallery.people.enroll("Anna", ids[:2])
+        look = gallery.points.get
+
+        def too_late(asked: Any, **how: Any) -> Any:
+            """Between the sightings and their vectors, they are forgotten."""
+            if how.get("vectors"):
+                gallery.forget(ids=asked, erase=False)
+            return look(asked, **how)
+
+        monkeypatch.setattr(gallery.points, "get", too_late)
+        with pytest.raises(InputError, match="nobody in the gallery is called 'Anna'"):
+            gallery.search(person="Anna")
+        with pytest.raises(InputError, match=f"no sighting {ids[2]}"):
+            gallery.search(sightings=ids[2:3])
 
 
 # --- people ---------------------------------------------------------------------------------------

@@ -50,7 +50,16 @@ from crosscam.gallery.points import (
     is_url,
 )
 from crosscam.gallery.search import search as search_gallery
-from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time, sighting_id
+from crosscam.gallery.sighting import (
+    UNKNOWN,
+    Sighting,
+    Where,
+    checked_facts,
+    format_time,
+    sighting_id,
+    tidy,
+    valid_id,
+)
 from crosscam.image import MAX_BYTES, decode
 from crosscam.wording import counted, either, first_lines
 
@@ -106,11 +115,17 @@ class Model:
 class Item:
     """A sighting to be added: a picture (file, bytes, or uint8 RGB [h, w, 3]) and what is known.
 
-    ``person`` is a name that came with the data.  ``box`` is where the person stood in its
-    frame; the picture is the crop already.
+    ``time`` is in seconds since 1970 UTC, ``quality`` in 0..1.  ``person`` is a name that came
+    with the data.  ``box`` is where the person stood in its frame; the picture is the crop
+    already.  Names are tidied (spaces, Unicode), so that two spellings are one camera or person;
+    ``source`` is the picture's path where it is not given.
+
+    Raises:
+        InputError: a thing of another kind or out of range, a name with control characters, a
+            camera called "unknown".
     """
 
-    picture: Path | bytes | npt.NDArray[np.uint8]
+    picture: Path | str | bytes | npt.NDArray[np.uint8]
     camera: str = ""
     time: float | None = None
     frame: str = ""
@@ -120,10 +135,26 @@ class Item:
     quality: float | None = None
     person: str = ""
 
+    def __post_init__(self) -> None:
+        picture = self.picture
+        if isinstance(picture, (str, os.PathLike)):
+            picture = Path(picture)
+        if not isinstance(picture, (Path, bytes, np.ndarray)):
+            raise InputError(
+                "the picture of an item is a path, bytes or an array uint8 [h, w, 3], got "
+                f"{type(picture).__name__}."
+            )
+        object.__setattr__(self, "picture", picture)
+        if self.source == "" and isinstance(picture, Path):
+            # Bytes of a path that are no UTF-8 cannot be stored.
+            object.__setattr__(self, "source", os.fsencode(picture).decode("utf-8", "replace"))
+        for name, value in checked_facts(self).items():
+            object.__setattr__(self, name, value)
+
     @property
     def name(self) -> str:
         """How messages call it."""
-        return self.source or (str(self.picture) if isinstance(self.picture, Path) else "a picture")
+        return self.source or "a picture"
 
 
 @dataclass
@@ -495,13 +526,15 @@ class Gallery:
     ) -> list[str]:
         """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
 
-        ``items`` say what is known; their ``id`` is not read, ``picture`` is empty.  Vectors must
-        have unit length.  Returns the ids.  They cannot be embedded again later.
+        ``items`` say what is known, as an :class:`Item` would; their ``id`` is not read,
+        ``picture`` is empty.  Vectors must have unit length.  Returns the ids.  They cannot be
+        embedded again later.
         """
         array = np.ascontiguousarray(vectors, np.float32)
         array = checked_vectors(array, len(items), self.model.dim)
         if any(s.picture for s in items):
             raise InputError("a vector added by itself has no picture; add the picture instead.")
+        items = [replace(s, **checked_facts(s)) for s in items]
         ids: list[str] = []
         own = {"model": self.model.short, "added": round(self.clock(), 3)}
         with self._changing:
@@ -520,7 +553,6 @@ class Gallery:
         return ids
 
     def _sighting(self, id: str, name: str, item: Item) -> Sighting:
-        person = clean_name(item.person) if item.person else ""
         return Sighting(
             id=id,
             picture=name,
@@ -528,12 +560,12 @@ class Gallery:
             time=item.time,
             frame=item.frame,
             track=item.track,
-            source=item.source or (str(item.picture) if isinstance(item.picture, Path) else ""),
+            source=item.source,
             added=round(self.clock(), 3),
             box=item.box,
             quality=item.quality,
-            person=person,
-            how="given" if person else "",
+            person=item.person,
+            how="given" if item.person else "",
             model=self.model.short,
         )
 
@@ -559,7 +591,8 @@ class Gallery:
 
     def sightings(self, ids: Sequence[str]) -> list[Sighting]:
         """Sightings in the order of ``ids``; ``InputError`` names those that are not there."""
-        found = {p.id: p for p in self.points.get([valid_id(i) for i in ids])}
+        ids = [valid_id(i) for i in ids]
+        found = {p.id: p for p in self.points.get(ids)}
         missing = [i for i in ids if i not in found]
         if missing:
             raise InputError(
@@ -608,7 +641,7 @@ class Gallery:
                 else :meth:`compact` does that later.
         """
         where = Where(
-            ids=tuple(valid_id(i) for i in ids),
+            ids=tuple(ids),
             persons=(person,) if person is not None else (),
             cameras=(camera,) if camera is not None else (),
             before=before,
@@ -780,7 +813,7 @@ class Gallery:
         count = len(self)
         unknown = count - sum(cameras.values())
         if unknown:
-            cameras["unknown"] = cameras.get("unknown", 0) + unknown
+            cameras[UNKNOWN] = cameras.get(UNKNOWN, 0) + unknown
         ends = [self.points.extreme("time", last=last) for last in (False, True)]
         pictures, picture_bytes = self.pictures.totals()
         store = Path(self.place) / self._manifest["points"]
@@ -915,7 +948,7 @@ class Gallery:
     def _drop_rejections(self, person: str) -> int:
         """Take a name out of all rejections; returns of how many."""
         touched = [
-            replace(s, rejected=tuple(r for r in s.rejected if r != person))
+            replace(s, rejected=tuple(r for r in s.rejected if tidy(r) != tidy(person)))
             for s in self.find(Where(rejected_for=(person,)))
         ]
         self.points.replace_payloads({s.id: s.payload() for s in touched})
@@ -948,19 +981,6 @@ class Gallery:
 
     def _erased(self) -> bool:
         return self.points.erases and not self._manifest["unerased"]
-
-
-def valid_id(id: str) -> str:
-    """``id``, or an ``InputError`` where it is no id at all."""
-    import uuid
-
-    try:
-        return str(uuid.UUID(str(id)))
-    except ValueError:
-        raise InputError(
-            f"{id!r} is not the id of a sighting; it looks like "
-            "1b4e28ba-2fa1-51d2-883f-0016d3cca427."
-        ) from None
 
 
 def _copy_name(points: str) -> str:
@@ -1047,12 +1067,13 @@ def _picture_folder(place: str | Path, pictures: Path | None) -> Path:
     return pictures
 
 
-def _bytes(picture: Path | bytes | npt.NDArray[np.uint8]) -> bytes:
+def _bytes(picture: Path | str | bytes | npt.NDArray[np.uint8]) -> bytes:
     if isinstance(picture, np.ndarray):
-        return encode(picture)
+        return encode(decode(picture))  # which says what is wrong with an array
     if isinstance(picture, bytes):
         data = picture
     else:
+        picture = Path(picture)
         try:
             if picture.stat().st_size > MAX_BYTES:
                 raise ImageError(f"more than {MAX_BYTES:,} bytes are not read.")

@@ -16,7 +16,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from crosscam.errors import InputError
-from crosscam.gallery.sighting import Sighting, Where, clean_name, format_time
+from crosscam.gallery.sighting import (
+    UNKNOWN,
+    Sighting,
+    Where,
+    clean_name,
+    format_time,
+    tidy,
+    valid_id,
+)
 from crosscam.wording import counted
 
 if TYPE_CHECKING:
@@ -56,6 +64,11 @@ def _in_turn(change: Callable[Concatenate[People, P], T]) -> Callable[Concatenat
     return held
 
 
+def _distinct(ids: Sequence[str]) -> list[str]:
+    """Every id once, however it is written."""
+    return list(dict.fromkeys(map(valid_id, ids)))
+
+
 def _now() -> float:
     """Seconds since 1970, to the millisecond, as times are written."""
     return round(time.time(), 3)
@@ -76,11 +89,11 @@ class People:
         own = self.sightings(name)
         cameras: dict[str, int] = {}
         for s in own:
-            cameras[s.camera or "unknown"] = cameras.get(s.camera or "unknown", 0) + 1
+            cameras[s.camera or UNKNOWN] = cameras.get(s.camera or UNKNOWN, 0) + 1
         times = [s.time for s in own if s.time is not None]
         best = max(own, key=lambda s: (s.quality or 0.0, s.time or 0.0, s.id))
         return Person(
-            name=name,
+            name=own[0].person,
             sightings=len(own),
             cameras=dict(sorted(cameras.items())),
             first=format_time(min(times) if times else None),
@@ -96,6 +109,14 @@ class People:
         if not own:
             raise InputError(self.unknown(name))
         return sorted(own, key=lambda s: (s.time or 0.0, s.id))
+
+    def called(self, name: str) -> str:
+        """``name`` as the gallery writes it; ``InputError`` if nobody is called so."""
+        known = self.names()
+        for spelling in (name, tidy(name)):
+            if spelling in known:
+                return spelling
+        raise InputError(self.unknown(name))
 
     def unknown(self, name: str) -> str:
         """The message for a name that nobody has."""
@@ -130,9 +151,7 @@ class People:
 
         A sighting that carried the name loses it.  The name must be somebody's.
         """
-        name = clean_name(name)
-        if name not in self.names():
-            raise InputError(self.unknown(name))
+        name = self.called(name)
         now = _now()
 
         def change(s: Sighting) -> Sighting:
@@ -140,12 +159,12 @@ class People:
                 s = replace(s, person="", how="")
             return replace(s, rejected=tuple(sorted({*s.rejected, name})), decided=now)
 
-        return self._change(self._gallery.sightings(list(dict.fromkeys(ids))), change)
+        return self._change(self._wanted(ids), change)
 
     def release(self, ids: Sequence[str]) -> list[Sighting]:
         """Take names off sightings, without a rejection."""
         return self._change(
-            self._gallery.sightings(list(dict.fromkeys(ids))),
+            self._wanted(ids),
             lambda s: replace(s, person="", how="", decided=_now()),
         )
 
@@ -155,7 +174,7 @@ class People:
         new = clean_name(new)
         if new in self.names():
             raise InputError(f"somebody is called {new!r} already; merge makes one person of two.")
-        return self._move(old, new)
+        return self._move(self.called(old), new)
 
     @_in_turn
     def merge(self, names: Sequence[str], into: str) -> int:
@@ -165,9 +184,7 @@ class People:
         """
         into = clean_name(into)
         known = self.names()
-        for name in names:
-            if name not in known:
-                raise InputError(self.unknown(name))
+        names = [self.called(name) for name in names]
         others = [n for n in dict.fromkeys(names) if n != into]
         if not others or (len(others) == 1 and into not in known):
             raise InputError("merging needs two people; to change one person's name, rename them.")
@@ -179,9 +196,9 @@ class People:
 
         ``new`` may be somebody already.  At least one sighting must stay.
         """
-        new = clean_name(new)
+        new, name = clean_name(new), self.called(name)
         own = {s.id for s in self.sightings(name)}
-        wanted = list(dict.fromkeys(ids))
+        wanted = _distinct(ids)
         strange = [i for i in wanted if i not in own]
         if strange:
             raise InputError(f"sighting {strange[0]} does not carry the name {name!r}.")
@@ -202,9 +219,12 @@ class People:
 
     # --- inside -----------------------------------------------------------------------------------
 
+    def _wanted(self, ids: Sequence[str]) -> list[Sighting]:
+        return self._gallery.sightings(_distinct(ids))
+
     def _name(self, name: str, ids: Sequence[str], how: str, same_frame: bool) -> list[Sighting]:
         name = clean_name(name)
-        wanted = self._gallery.sightings(list(dict.fromkeys(ids)))
+        wanted = self._wanted(ids)
         if not wanted:
             raise InputError("naming a person needs at least one sighting.")
         taken = [s for s in wanted if s.person not in ("", name)]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from crosscam.errors import GalleryError, InputError, MissingExtraError
 from crosscam.files import disk_errors, flush_folder, write_atomically
-from crosscam.gallery.sighting import Where
+from crosscam.gallery.sighting import Where, tidy
 
 __all__ = [
     "EdgeHome",
@@ -460,10 +460,13 @@ def _edge_errors(folder: Path) -> Iterator[None]:
     try:
         with disk_errors(folder, "all sightings that were acknowledged"):
             yield
-    except Exception as error:
-        if type(error).__module__ not in ("builtins", "qdrant_edge") or isinstance(
-            error, (TypeError, KeyError, AttributeError, KeyboardInterrupt)
-        ):
+    except BaseException as error:
+        # A panic of the engine, which is no Exception so that nobody takes it for one by chance.
+        panic = type(error).__name__ == "PanicException"
+        own = isinstance(error, Exception) and not isinstance(
+            error, (TypeError, KeyError, AttributeError)
+        )
+        if not panic and not (own and type(error).__module__ in ("builtins", "qdrant_edge")):
             raise
         text = str(error)
         if "No space left" in text:
@@ -772,13 +775,15 @@ def _condition(models: Any, where: Where) -> Any:
     def has_id(ids: Sequence[str]) -> Any:
         return models.HasIdCondition(set(ids)) if edge else models.HasIdCondition(has_id=list(ids))
 
-    def any_of(key: str, values: Sequence[str]) -> Any:
+    def any_of(key: str, names: Sequence[str]) -> Any:
+        # Names are kept tidy; those that older versions kept are found as they were given.
+        values = list(dict.fromkeys(v for name in names for v in (name, tidy(name))))
         match = (
             models.MatchValue(value=values[0])
             if len(values) == 1
-            else models.MatchAny(list(values))
+            else models.MatchAny(values)
             if edge
-            else models.MatchAny(any=list(values))
+            else models.MatchAny(any=values)
         )
         return models.FieldCondition(key=key, match=match)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from crosscam.errors import InputError
 from crosscam.gallery.points import Scored, Vectors, checked_vectors
-from crosscam.gallery.sighting import Sighting, Where
+from crosscam.gallery.sighting import Sighting, Where, tidy
 from crosscam.image import decode
 from crosscam.retrieval import RerankSettings, rerank
 from crosscam.wording import counted, either
@@ -218,7 +218,8 @@ def _ask(
         if not own:
             raise InputError(gallery.people.unknown(person))
         asked.persons.add(person)
-        known += [s for s in own if s.id not in set(sightings)]
+        there = {s.id for s in known}
+        known += [s for s in own if s.id not in there]
     for s in known:
         asked.ids.add(s.id)
         if s.camera:
@@ -229,7 +230,13 @@ def _ask(
             asked.frames.add(s.frame_key)
     if known:
         points = gallery.points.get([s.id for s in known], payload=False, vectors=True)
-        rows.append(np.stack([p.vector for p in points if p.vector is not None]))
+        found = [p.vector for p in points if p.vector is not None]
+        if not found:  # forgotten since they were looked up
+            if person is not None:
+                raise InputError(gallery.people.unknown(person))
+            gallery.sightings(sightings)  # says which are not there
+            raise InputError("the sightings asked for have just been forgotten.")
+        rows.append(np.stack(found))
     if not rows:
         raise InputError("nothing to search for: give pictures, sightings or a person.")
     asked.vectors = np.concatenate(rows)
@@ -396,7 +403,7 @@ def _why_nothing(gallery: Gallery, where: Where) -> list[str]:
     """What the filters ask for and the gallery has nowhere, such as a mistyped camera."""
     notes = []
     known = gallery.points.values("camera", Where()) if where.cameras else {}
-    strange = sorted(set(where.cameras) - set(known))
+    strange = sorted({c for c in where.cameras if c not in known and tidy(c) not in known})
     if strange:
         notes.append(
             f"no sighting is of camera {', '.join(strange)}. Cameras of this gallery: "
