@@ -19,7 +19,7 @@ from toy_gallery import ToyEncoder
 
 from crosscam.cli import main
 from crosscam.decision import Judgment, Threshold
-from crosscam.gallery import Gallery, Where
+from crosscam.gallery import Gallery, Where, format_time
 
 
 @pytest.fixture
@@ -183,6 +183,21 @@ def test_lists_and_films_are_added_by_their_name(
     assert found["results"][0]["time"].startswith("2026-05-04T08:00:0")
 
 
+def test_rows_of_a_list_that_say_no_camera_or_time_have_those_given(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("l.csv").write_text(
+        "path,camera,time\ncrops/0_c1_0.jpg,gate,2026-05-04\ncrops/0_c1_1.jpg,,\n"
+    )
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "l.csv", *g, "--camera", " hall ", "--time", "2026-05-05")
+    with Gallery.open("g") as gallery:
+        assert {(s.source, s.camera, format_time(s.time)[:10]) for s in gallery.find()} == {
+            ("crops/0_c1_0.jpg", "gate", "2026-05-04"),
+            ("crops/0_c1_1.jpg", "hall", "2026-05-05"),
+        }
+
+
 def test_the_page_says_what_the_command_says(
     crops: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +246,12 @@ def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -
     ("words", "message"),
     [
         ("add nowhere --gallery g --model m", "there is nothing at nowhere"),
+        ("add l.csv --gallery g --model m --people folder", "names people in its column person"),
+        ("add crops l.csv --gallery g --model m --people name", "--people name says nothing of l"),
+        ("add crops/0_c1_0.jpg --gallery g --model m --people folder", "give the folder that"),
+        ("add v.mp4 --gallery g --model m --detector hog --people folder", "enroll them afterw"),
+        ("add crops --gallery g --model m --camera unknown", "cannot be called 'unknown'"),
+        ("add crops --gallery g --model m --time 20260504", "write 2026-05-04, or as seconds"),
         ("add x.txt --gallery g --model m", "no folder, no .csv, no video"),
         ("add crops --gallery g --model m --time noon", "'noon' is not a time"),
         ("add crops --gallery g --model m --timezone Mars/Base", "is not a time zone"),
@@ -245,7 +266,9 @@ def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -
 def test_mistakes_are_named(
     crops: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
 ) -> None:
-    Path("x.txt").write_text("x")
+    for name in ("x.txt", "v.mp4", "l.csv"):
+        Path(name).write_text("x")
     Path("broken").mkdir()
     Path("broken/a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     assert message in call(capsys, *words.split(), status=1)
+    assert not Path("g").exists() or "broken" in words

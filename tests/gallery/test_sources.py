@@ -62,6 +62,12 @@ def test_a_folder_between_person_and_picture_is_the_camera(tmp_path: Path) -> No
     assert {i.camera for i in one.items} == {"gate"}
 
 
+def test_a_folder_whose_name_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "anna/unknown/1.jpg")
+    with pytest.raises(DataError, match=r"unknown/1\.jpg: a camera cannot be called 'unknown'"):
+        from_folder(tmp_path, people="folder")
+
+
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
@@ -101,7 +107,9 @@ def test_a_list_is_read(tmp_path: Path) -> None:
         ("path,time\na,noon\n,5\nb,6\n", "2 of 3 rows.*line 2: 'noon' is not a time.*line 3: no"),
         ("path,box\na,1 2 3\n", "line 2: box '1 2 3' must be 4 numbers"),
         ("path,box\na,9 2 3 4\n", "left < right"),
-        ("path,quality\na,2\n", "must be in 0..1"),
+        ("path,quality\na,2\n", "line 2: .* must be in 0..1"),
+        ("path,camera\na,unknown\n", "line 2: a camera cannot be called 'unknown'"),
+        ("path,time\na,20260504\n", "line 2: '20260504' looks like a date without its dashes"),
         ("path,quality\na,nan\n", "must be 1 number"),
     ],
 )

@@ -103,9 +103,10 @@ def _add(add: argparse.ArgumentParser) -> None:
     add.add_argument("sources", nargs="+", type=Path, metavar="SOURCE",
                      help="folder of crops, CSV list, video, or picture files")  # fmt: skip
     add.add_argument("--camera", default="", help="of all pictures (default: from their names, and "
-                     "with --people folder from PERSON/CAMERA/PICTURE)")  # fmt: skip
-    add.add_argument("--time", metavar="TIME",
-                     help="of all pictures; of videos: of the first frame")  # fmt: skip
+                     "with --people folder from PERSON/CAMERA/PICTURE); of the rows of a list that "
+                     "say none")  # fmt: skip
+    add.add_argument("--time", metavar="TIME", help="of all pictures; of the rows of a list that "
+                     "say none; of videos: of the first frame")  # fmt: skip
     add.add_argument("--timezone", default="UTC", metavar="ZONE",
                      help="of times without an offset, such as Europe/Berlin")  # fmt: skip
     add.add_argument("--people", choices=("none", "folder", "name"), default="none",
@@ -176,11 +177,14 @@ def run(options: argparse.Namespace, load: Callable[[str], Any]) -> int:
 
 def _run_add(options: argparse.Namespace) -> int:
     from crosscam.gallery.gallery import Added, Gallery
-    from crosscam.gallery.sighting import parse_time
+    from crosscam.gallery.sighting import camera_name, parse_time
 
     zone = _zone(options.timezone)
+    options.camera = camera_name(options.camera)
     when = parse_time(options.time, zone) if options.time else None
     sources = [_source(path, options) for path in options.sources]  # before a model is loaded
+    for kind, paths in sources:
+        _require_people(kind, paths[0], options.people)
     total = Added()
     with Gallery.create(
         options.gallery,
@@ -247,17 +251,31 @@ def _source(path: Path, options: argparse.Namespace) -> tuple[str, list[Path]]:
     )
 
 
+def _require_people(kind: str, path: Path, people: str) -> None:
+    """Refuses ``--people`` where a source has no such names: it would name nobody."""
+    if people == "none" or kind == "folder" or (kind == "files" and people == "name"):
+        return
+    instead = {
+        "csv": "a list names people in its column person",
+        "video": "nobody in a video has a name yet; enroll them afterwards",
+        "files": "give the folder that holds the folders of people",
+    }[kind]
+    raise InputError(
+        f"--people {people} says nothing of {path}: {instead}. Leave it out, or add this by itself."
+    )
+
+
 def _items(
     kind: str, paths: Sequence[Path], when: float | None, zone: tzinfo, options: argparse.Namespace
 ) -> Any:
     from crosscam.gallery import sources
 
+    known = {"camera": options.camera, "time": when}
     if kind == "csv":
-        return sources.from_csv(paths[0], zone=zone)
-    known = {"camera": options.camera, "time": when, "people": options.people}
+        return sources.from_csv(paths[0], zone=zone, **known)
     if kind == "folder":
-        return sources.from_folder(paths[0], **known)
-    return sources.from_files(paths, **known)
+        return sources.from_folder(paths[0], people=options.people, **known)
+    return sources.from_files(paths, people=options.people, **known)
 
 
 def _add_video(gallery: Any, path: Path, when: float | None, options: argparse.Namespace) -> Any:
@@ -452,8 +470,9 @@ def _run_forget(options: argparse.Namespace) -> int:
             "say what to forget: --person, --camera, --before, --added-before or --id."
         )
     with _open(options) as gallery:
-        if options.person and options.person not in gallery.people.names():
-            raise InputError(gallery.people.unknown(options.person))
+        if options.person:
+            options.person = gallery.people.called(options.person)
+            where = _where(options)
         if not options.yes:
             count = gallery.points.count(where)
             if not count:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from crosscam.errors import DataError, InputError
 from crosscam.gallery.gallery import Item
-from crosscam.gallery.sighting import clean_name, parse_time
+from crosscam.gallery.sighting import parse_time, printable
 from crosscam.image import EXTENSIONS
 from crosscam.table import Table, read_table
 from crosscam.wording import counted, either
@@ -102,18 +102,19 @@ def from_files(
         own = market["cam"] if market else tagged[1] if tagged else ""
         if place:
             numbered = _NUMBERED.fullmatch(place)
-            own = numbered[1] if numbered else clean_name(place, "a camera's name")
+            own = numbered[1] if numbered else place
         unnamed += not (camera or own)
-        items.append(
-            Item(
+        try:
+            item = Item(
                 path,
                 camera=camera or own,
                 time=time,
                 frame=f"s{market['seq']}:{market['frame']}" if market else "",
-                source=_text(path),
-                person=clean_name(person) if person else "",
+                person=person,
             )
-        )
+        except InputError as error:
+            raise DataError(f"{printable(_text(path))}: {error}") from error
+        items.append(item)
     notes = []
     if unnamed:
         places = " or as a folder (PERSON/CAMERA/PICTURE)" if people == "folder" else ""
@@ -125,8 +126,12 @@ def from_files(
     return Items(items, notes)
 
 
-def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
+def from_csv(
+    path: Path, *, camera: str = "", time: float | None = None, zone: tzinfo = timezone.utc
+) -> Items:
     """A list of pictures: a header line with ``path`` and any of the other ``COLUMNS``.
+
+    ``camera`` and ``time`` (seconds since 1970 UTC) are of the rows that say none.
 
     ``path`` is relative to the CSV file.  ``time`` is ISO 8601 (without an offset: in ``zone``)
     or seconds since 1970.  ``frame`` is any word: equal ones of one camera were seen together.
@@ -149,14 +154,13 @@ def from_csv(path: Path, *, zone: tzinfo = timezone.utc) -> Items:
             items.append(
                 Item(
                     file,
-                    camera=_word(row, "camera"),
-                    time=parse_time(row["time"], zone) if row.get("time") else None,
-                    frame=_word(row, "frame"),
-                    track=_word(row, "track"),
-                    source=_text(file),
+                    camera=row.get("camera") or camera,
+                    time=parse_time(row["time"], zone) if row.get("time") else time,
+                    frame=row.get("frame", ""),
+                    track=row.get("track", ""),
                     box=_box(row["box"]) if row.get("box") else None,
                     quality=_quality(row["quality"]) if row.get("quality") else None,
-                    person=_word(row, "person"),
+                    person=row.get("person", ""),
                 )
             )
         except InputError as error:
@@ -188,23 +192,13 @@ def _read(path: Path) -> Table:
     return table
 
 
-def _word(row: dict[str, str], key: str) -> str:
-    text = row.get(key, "")
-    return clean_name(text, f"the {key}") if text else ""
-
-
 def _box(text: str) -> tuple[float, float, float, float]:
-    numbers = _floats(text.replace(",", " ").split(), 4, f"box {text!r}")
-    left, top, right, bottom = numbers
-    if left >= right or top >= bottom:
-        raise InputError(f"box {text!r} must be left top right bottom, left < right, top < bottom.")
+    left, top, right, bottom = _floats(text.replace(",", " ").split(), 4, f"box {text!r}")
     return left, top, right, bottom
 
 
 def _quality(text: str) -> float:
     (value,) = _floats([text], 1, f"quality {text!r}")
-    if not 0 <= value <= 1:
-        raise InputError(f"quality {text!r} must be in 0..1.")
     return value
 
 
