@@ -372,7 +372,7 @@ def _train(options: argparse.Namespace) -> int:
     from crosscam import embedder, evaluate
     from crosscam.data import datasets
     from crosscam.recipe import parse
-    from crosscam.training import loop
+    from crosscam.training import loop, record
 
     if options.resume:
         if options.recipe or settings or options.out:
@@ -403,7 +403,7 @@ def _train(options: argparse.Namespace) -> int:
         return 130
     if os.environ.get("RANK", "0") != "0":
         return 0
-    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    card = record.read_card(run)
     print(
         f"trained {counted(card['epochs'], 'epoch')} in {card['training_minutes']} minutes "
         f"({card['images_per_second']} images/s, {card['precision']}): {run}\n"
@@ -443,8 +443,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     out = options.out
     # A run keeps its pages; an encoder is passed on, and pages show pictures of people.
     if out is None and (Path(options.model) / "recipe.yaml").is_file() and model.recipe:
-        title = re.sub(r"[^\w.-]+", "-", result.dataset.title)
-        out = Path(options.model) / "evaluation" / title
+        out = result.place_in(Path(options.model))
     page = result.write(out) if out else None
     print(json.dumps(result.summary(), indent=1) if options.json else result.text())
     if page and not options.json:

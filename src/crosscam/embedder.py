@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from crosscam.models import resolve
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
+from crosscam.training.record import read_card
 from crosscam.wording import images_of
 
 __all__ = ["Embedder", "load", "load_method", "of_method"]
@@ -113,19 +113,13 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
             "train` wrote."
         )
     recipe = parse(run / "recipe.yaml")
-    try:
-        card = json.loads((run / "card.json").read_text(encoding="utf-8"))
-        num_classes = int(card["num_classes"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{run}/card.json cannot be read ({error}); resume the run to write it again."
-        ) from error
+    card = read_card(run)
     weights = checkpoint.load_weights(run / "weights.safetensors")
     # Backbone weights come from the file just read, not from where training once found them.
     options = dict(recipe.method.options)
     if "backbone" in options:
         options["backbone"] = replace(options["backbone"], pretrained=None)
-    method = replace(recipe.method, options=options).build(num_classes)
+    method = replace(recipe.method, options=options).build(card["num_classes"])
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:

@@ -17,6 +17,7 @@ import torch
 from recipes import SETTINGS, die_and_resume, toy_recipe
 from toy import write_market
 
+from crosscam import embedder
 from crosscam.errors import CheckpointError, DataError, RecipeError, TrainingError
 from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
@@ -278,6 +279,23 @@ def test_a_finished_run_resumes_to_itself(whole: Path) -> None:
     loop.resume(whole, progress=False)
     after = weights(whole)
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("text", ["", '{"method": "base', "[]", "{}", None])
+def test_resuming_writes_a_broken_card_again(text: str | None, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    card = run / "card.json"
+    card.unlink() if text is None else card.write_text(text)
+    with pytest.raises(CheckpointError, match=f"crosscam train --resume {run}` writes it again"):
+        embedder.load(run)
+    loop.resume(run, progress=False)
+    again, before = (json.loads((r / "card.json").read_text()) for r in (run, whole))
+    for key in ("peak_memory_mb", "training_minutes", "images_per_second"):
+        assert again.pop(key) > 0
+        del before[key]
+    assert again == before
+    embedder.load(run)
 
 
 @pytest.mark.slow

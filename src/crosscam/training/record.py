@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -19,13 +20,13 @@ import torch
 from torch import Tensor
 
 import crosscam
-from crosscam.errors import MissingExtraError
+from crosscam.errors import CheckpointError, MissingExtraError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.recipe import Recipe
 from crosscam.types import Dataset
 
-__all__ = ["Bar", "Log", "Position", "first_card", "update_card"]
+__all__ = ["Bar", "Log", "Position", "first_card", "read_card", "update_card"]
 
 
 @dataclass
@@ -133,8 +134,12 @@ class Log:
 def first_card(
     run: Path, recipe: Recipe, dataset: Dataset, num_classes: int, method: Method
 ) -> None:
-    """Write the card of a run: what is trained on what, and with which software."""
-    if (run / "card.json").exists():
+    """Write the card of a run: what is trained on what, and with which software.
+
+    A card that is there stays, unless it cannot be read: then it is made anew.
+    """
+    with contextlib.suppress(CheckpointError):
+        read_card(run)
         return
     card = {
         "crosscam": crosscam.__version__,
@@ -159,11 +164,36 @@ def first_card(
     write_atomically(run / "card.json", json.dumps(card, indent=1))
 
 
-def update_card(run: Path, entries: Mapping[str, Any]) -> None:
-    """Add entries to the card of a run."""
+def read_card(run: Path) -> dict[str, Any]:
+    """The card of a run, with a whole number under ``num_classes``.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
     path = run / "card.json"
-    card = json.loads(path.read_text(encoding="utf-8"))
-    write_atomically(path, json.dumps({**card, **entries}, indent=1))
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card["num_classes"] = int(card["num_classes"])
+    except KeyError as error:
+        raise CheckpointError(f"{path} does not say {error}. {_WRITE_AGAIN.format(run)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}). {_WRITE_AGAIN.format(run)}"
+        ) from error
+    return card
+
+
+_WRITE_AGAIN = "`crosscam train --resume {}` writes it again."
+
+
+def update_card(run: Path, entries: Mapping[str, Any]) -> None:
+    """Add entries to the card of a run.
+
+    Raises:
+        CheckpointError: the card cannot be read.
+    """
+    card = {**read_card(run), **entries}
+    write_atomically(run / "card.json", json.dumps(card, indent=1))
 
 
 def _commit() -> str:
