@@ -82,6 +82,34 @@ def test_evaluate_prints_and_writes(
     assert str(folder / "ranked.html") in printed
 
 
+def test_other_lists_and_rules_have_figures_of_their_own(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,pid,camid,split"]
+    for split, folder in (("query", "query"), ("gallery", "bounding_box_test")):
+        for path in sorted((toys / folder).glob("*.jpg")):
+            pid, cam = path.name.split("_")[:2]
+            lines.append(f"{path},{pid},{cam[:2]},{split}")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.csv").write_text("\n".join(lines))
+    pages = []
+    for words in (["a"], ["a", "--option", "same_camera=keep"], ["b"], ["a"]):
+        root = str(tmp_path / words[0] / "list.csv")
+        command = ["evaluate", str(run), "--quiet", "--data", "csv", "--root", root, *words[1:]]
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        keep = len(words) > 1
+        assert ("no camera rule" if keep else "own camera left out") in printed
+        pages.append(printed.splitlines()[-1].split()[-1])
+    assert pages[0] == pages[3]
+    assert [Path(p).parent.name for p in pages[:3]] == [
+        "csv-list.csv",
+        "csv-list.csv-2",
+        "csv-list.csv-3",
+    ]
+
+
 def test_learned_beats_chance_on_people_never_seen(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -372,6 +372,8 @@ def _figure(figure: Mapping[str, Any]) -> str:
         if isinstance(figure.get(key), (int, float))
     ]
     how = [str(figure[key]) for key in ("ap", "precision") if figure.get(key)]
+    if figure.get("same_camera") == "keep":
+        how.append("no camera rule")
     if isinstance(figure.get("n_queries"), int):
         how.append(counted(figure["n_queries"], "query", "queries"))
     changes = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,9 +30,6 @@ COLLAPSED = 0.99
 """Median cosine between pictures from which on a network tells nothing apart.  Those that learned
 something have up to 0.5 on Market-1501, color histograms 0.77, one that collapsed 0.9997."""
 
-RERANK = RerankSettings()
-"""k1 20, k2 6, lambda 0.3, as in the paper of k-reciprocal re-ranking."""
-
 FEW = 10
 """Fewer queries or people than these make figures that say little."""
 
@@ -49,6 +48,7 @@ class Evaluation:
     reranked: Metrics | None
     seconds: dict[str, float]
     seed: int = 0  # of the protocol's draws
+    rerank: RerankSettings | None = None
 
     @functools.cached_property
     def likeness(self) -> float:
@@ -118,7 +118,7 @@ class Evaluation:
         }
         if self.reranked is not None:
             entry["reranked"] = _numbers(self.reranked)
-            entry["test"]["rerank"] = asdict(RERANK)
+            entry["test"]["rerank"] = asdict(self.rerank or RerankSettings())
         return entry
 
     def text(self) -> str:
@@ -126,11 +126,30 @@ class Evaluation:
         lines = [
             f"model    {self.model.describe()}",
             f"data     {self.dataset.title}",
+            f"rules    {self.dataset.protocol.text()}",
             self.metrics.table(),
         ]
         if self.reranked is not None:
             lines += ["", "after k-reciprocal re-ranking", self.reranked.table()]
         return "\n".join([*lines, *(f"warning  {w}" for w in self.warnings)])
+
+    def place_in(self, run: Path) -> Path:
+        """A folder of its own below ``run`` for these figures.
+
+        Another list of the same name, or other rules, do not take the place of what is there; the
+        same data judged by the same rules do.
+        """
+        name = re.sub(r"[^\w.-]+", "-", self.dataset.title)
+        what = {k: self.summary()[k] for k in ("root", "variant", "same_camera")}
+        for number in itertools.count(1):
+            place = run / "evaluation" / (name if number == 1 else f"{name}-{number}")
+            try:
+                there = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # nothing that could be lost
+                return place
+            if not isinstance(there, dict) or {k: there.get(k) for k in what} == what:
+                return place
+        raise AssertionError
 
     def write(self, out: Path, *, lists: int = 5, top: int = 10) -> Path:
         """Write ``evaluation.json`` and ``ranked.html`` into ``out``; returns the page.
@@ -149,7 +168,8 @@ class Evaluation:
                 f"{self.dataset.title}: "
                 f"{counted(self.metrics.n_valid_queries, 'query', 'queries')} with a match of "
                 f"{self.metrics.n_queries:,}, gallery "
-                f"{counted(len(self.dataset.gallery), 'image')}. AP rule: {self.metrics.ap_rule}. "
+                f"{counted(len(self.dataset.gallery), 'image')}; "
+                f"{self.dataset.protocol.text()}. AP rule: {self.metrics.ap_rule}. "
                 "Each query of a group shows another person.",
                 *(f"Warning: {warning}" for warning in self.warnings),
             ],
@@ -205,7 +225,7 @@ def evaluate(
     dataset: Dataset,
     *,
     ap: str | None = None,
-    rerank: bool = False,
+    rerank: bool | RerankSettings = False,
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
@@ -215,7 +235,8 @@ def evaluate(
         model: what turns pictures into vectors.
         dataset: a data set with query and gallery.
         ap: the rule that is called mAP ("rank-precision" or "trapezoid"); default the model's.
-        rerank: also measure after k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3).
+        rerank: also measure after k-reciprocal re-ranking, by these settings; True is k1 20,
+            k2 6 and lambda 0.3, as in its paper.
         seed: of the draws of protocols that draw gallery images.
         progress: show progress bars.
 
@@ -251,11 +272,12 @@ def evaluate(
     data = (q, _pids(query), _camids(query), g, _pids(gallery), _camids(gallery))
     metrics = measure(*data, **settings)
     judged = time.monotonic()
-    reranked = measure(*data, **settings, rerank=RERANK) if rerank else None
+    how = RerankSettings() if rerank is True else rerank or None
+    reranked = measure(*data, **settings, rerank=how) if how else None
     seconds = {"embed": embedded - start, "rank": judged - embedded}
-    if rerank:
+    if how:
         seconds["rerank"] = time.monotonic() - judged
-    return Evaluation(model, dataset, metrics, q, g, reranked, seconds, seed)
+    return Evaluation(model, dataset, metrics, q, g, reranked, seconds, seed, how)
 
 
 def _of_different_people(

@@ -84,6 +84,18 @@ class Protocol:
     multi_query: Literal["mean", "max"] | None = None
     by_track: bool = False
 
+    def text(self) -> str:
+        """The rules in words, as "own camera left out"."""
+        rules = ["own camera left out" if self.same_camera == "drop" else "no camera rule"]
+        if self.gallery_shots is not None:
+            per = " for each query" if self.shots_per == "query" else ""
+            rules.append(f"{self.gallery_shots} gallery a person{per}, {self.repeats} draws")
+        if self.multi_query:
+            rules.append(f"multi-query, {self.multi_query}")
+        if self.by_track:
+            rules.append("gallery of tracks")
+        return ", ".join(rules)
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -635,6 +635,68 @@ def test_folder_with_cameras_in_folders_and_names(tmp_path: Path) -> None:
     assert {s.camid for s in (*ds.query, *ds.gallery)} == {3, 12}
 
 
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [
+        ("x_c3_1", 3),
+        ("x-cam4-1", 4),
+        ("cam5.1", 5),
+        ("frame_camera_6_1", 6),
+        ("Camera 7", 7),
+        ("c8s2_1", 8),
+        ("abc9", 0),
+        ("pic_cat_1", 0),
+        ("x_c1a", 0),
+    ],
+)
+def test_cameras_in_names(tmp_path: Path, name: str, camera: int) -> None:
+    touch(tmp_path, f"anna/{name}.jpg")
+    ds = parse("folder", tmp_path, train_fraction=0).dataset
+    assert [s.camid for s in ds.gallery] == [camera]
+
+
+def test_a_camera_folder_among_several(tmp_path: Path) -> None:
+    touch(tmp_path, "anna/2024/c1/1.jpg", "anna/2024/c2/1.jpg", "anna/2025/c2/1.jpg")
+    ds = load("folder", tmp_path, train_fraction=0)
+    assert sorted(s.camid for s in (*ds.query, *ds.gallery)) == [1, 2, 2]
+    touch(tmp_path, "anna/2025/hall/1.jpg")
+    with pytest.raises(DataError, match=r"1 image file lies in folders within.*2025/hall/1\.jpg"):
+        load("folder", tmp_path)
+    assert load("folder", tmp_path, cameras="none", train_fraction=0).query
+
+
+def test_labels_with_the_same_number_are_one_camera(tmp_path: Path) -> None:
+    text = "path,pid,camid,split\n1.jpg,a,1,query\n2.jpg,a,01,gallery\n3.jpg,a,cam2,gallery\n"
+    ds = load("csv", write_csv(tmp_path, text, "1.jpg", "2.jpg", "3.jpg"))
+    assert [s.camid for s in (*ds.query, *ds.gallery)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("column", ["camera", "cam", "camera_id", "CamID "])
+def test_a_camera_column_of_another_name_is_asked_about(tmp_path: Path, column: str) -> None:
+    text = f"path,pid,{column}\n1.jpg,a,1\n2.jpg,a,2\n"
+    file = write_csv(tmp_path, text, "1.jpg", "2.jpg")
+    if column == "CamID ":  # spaces and capitals do not make another name
+        assert load("csv", file, train_fraction=0).protocol.same_camera == "drop"
+        return
+    with pytest.raises(DataError, match=f"'{column}', but none called 'camid'.*cameras=none"):
+        load("csv", file)
+    assert load("csv", file, cameras="none", train_fraction=0).query
+
+
+def test_a_split_column_of_another_name_is_asked_about(tmp_path: Path) -> None:
+    text = "path,pid,subset\n1.jpg,a,train\n2.jpg,b,query\n3.jpg,b,test\n"
+    file = write_csv(tmp_path, text, "1.jpg", "2.jpg", "3.jpg")
+    with pytest.raises(DataError, match="'subset', but none called 'split'"):
+        load("csv", file)
+    write_csv(tmp_path, text.replace("query", "left"), "1.jpg", "2.jpg", "3.jpg")
+    assert load("csv", file, train_fraction=0.5).train  # says something else
+
+
+def test_queries_without_a_gallery_are_said(tmp_path: Path) -> None:
+    text = "path,pid,split\n1.jpg,a,train\n2.jpg,b,query\n"
+    assert "half-a-test" in kinds("csv", write_csv(tmp_path, text, "1.jpg", "2.jpg"))
+
+
 def test_folder_camera_labels_that_are_words(tmp_path: Path) -> None:
     touch(tmp_path, "anna/gate/1.jpg", "anna/hall/1.jpg", "anna/hall/2.jpg")
     ds = load("folder", tmp_path, train_fraction=0)
@@ -805,7 +867,9 @@ def test_csv_that_is_no_text(tmp_path: Path) -> None:
 
 def test_csv_listed_twice_is_a_warning(tmp_path: Path) -> None:
     text = "path,pid,split\n1.jpg,a,train\n1.jpg,a,train\n"
-    assert "listed-twice" in kinds("csv", write_csv(tmp_path, text, "1.jpg"))
+    file = write_csv(tmp_path, text, "1.jpg")
+    assert "listed-twice" in kinds("csv", file)
+    assert len(load("csv", file).train) == 1  # and counts once
 
 
 # --- splitting own pictures -----------------------------------------------------------------------

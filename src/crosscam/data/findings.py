@@ -340,6 +340,15 @@ def _shared_paths(dataset: Dataset) -> Iterator[Finding]:
 
 def _unmatched_queries(parsed: Parsed, partial: bool) -> Iterator[Finding]:
     dataset = parsed.dataset
+    if bool(dataset.query) != bool(dataset.gallery):
+        have, lack = ("query", "gallery") if dataset.query else ("gallery", "query")
+        yield finding(
+            "warning",
+            "half-a-test",
+            f"There are {have} images and no {lack} images.",
+            "Evaluation needs both.",
+            f"Add {lack} images, or leave it: training needs neither.",
+        )
     if not dataset.query or not dataset.gallery:
         return
     seen_by: dict[int, set[int]] = defaultdict(set)

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,8 +33,13 @@ _FOLDERS = {
     "query": ("query", "probe", "image_query"),
     "gallery": ("gallery", "test", "bounding_box_test", "image_test"),
 }
-# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg, frame_cam12.png: a camera stands between underscores.
-_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d{1,4})(?:s\d+)?(?=_|$)", re.IGNORECASE)
+# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg, cam-2.0007.jpg, frame_camera_12.png: a camera stands
+# by itself between what is no letter or digit.
+_CAMERA = re.compile(
+    r"(?<![^\W_])(?:c|cam(?:era)?[-_ ]?)(\d{1,4})(?:s\d+)?(?![^\W_])", re.IGNORECASE
+)
+_LABEL = re.compile(r"(?:c|cam|camera)?[ _-]?(\d+)", re.IGNORECASE)  # a camera with a number
+_CAMERA_COLUMN = re.compile(r"cam(?:era)?s?(?:[ _-]?(?:id|no|nr|number|name))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,9 @@ def from_folder(
                 )
             )
         for split, base in split_folders.items():
-            entries += _person_folders(root, base, split, findings)
+            entries += _person_folders(root, base, split, cameras, findings)
     else:
-        entries = _person_folders(root, root, "", findings)
+        entries = _person_folders(root, root, "", cameras, findings)
     return _assemble(
         "folder", root, entries, findings, cameras, train_fraction, query_fraction, seed
     )
@@ -117,6 +122,7 @@ def from_csv(
     """
     path = _csv_file(root)
     table = _read(path)
+    _require_columns(path, table, cameras)
     findings: list[Finding] = []
     entries: list[_Entry] = []
     bad: dict[str, list[str]] = defaultdict(list)
@@ -184,9 +190,12 @@ def from_csv(
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _person_folders(root: Path, base: Path, split: str, findings: list[Finding]) -> list[_Entry]:
+def _person_folders(
+    root: Path, base: Path, split: str, cameras: Cameras, findings: list[Finding]
+) -> list[_Entry]:
     entries: list[_Entry] = []
     empty: list[str] = []
+    deep: list[str] = []
 
     def add(path: Path, person: str, camera: str) -> None:
         entries.append(_Entry(path, path.relative_to(root).as_posix(), person, camera, split))
@@ -196,14 +205,18 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
         if not files:
             empty.append(person.name)
         for path in files:
-            below = path.relative_to(person).parts
-            add(path, person.name, below[0] if len(below) > 1 else _camera_in(path.stem))
+            folders = path.relative_to(person).parts[:-1]
+            # Of several folders the one that is named like a camera, as c1 in alice/2024/c1/1.jpg.
+            named = [f for f in folders if len(folders) == 1 or _CAMERA.fullmatch(f)]
+            if folders and len(named) != 1:
+                deep.append(path.relative_to(base).as_posix())
+            add(path, person.name, named[0] if named else _camera_in(path.stem))
     flat = image_files(base)
     unknown: list[str] = []
     for path in flat:
         m = _CAMERA.search(path.stem)
         if split and m is not None and m.start() > 0:
-            add(path, path.stem[: m.start()], m[1])
+            add(path, path.stem[: m.start()].rstrip("_-. "), m[1])
         else:
             unknown.append(path.name)
     if unknown:
@@ -217,6 +230,20 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
                 + (", or are named like 0002_c1_0007.jpg (person, camera)." if split else "."),
                 "Sort them into folders, or write a CSV with path and pid and read it as 'csv'.",
                 unknown,
+            )
+        )
+    if deep and cameras == "auto":
+        findings.append(
+            finding(
+                "error",
+                "unclear-camera",
+                f"{counted(len(deep), 'image file lies', 'image files lie')} in folders within "
+                f"folders of a person, and it is not clear which of them is the "
+                "camera.",
+                "One folder between person and picture is the camera; of several, the one named "
+                "like cam2.",
+                "Rename or remove the others, or pass cameras=none.",
+                deep,
             )
         )
     if empty:
@@ -272,6 +299,28 @@ def _read(path: Path) -> Table:
     return table
 
 
+def _require_columns(path: Path, table: Table, cameras: Cameras) -> None:
+    """Refuse a list whose cameras or splits stand in columns of other names.
+
+    Without them it would be split anew and ranked without the camera rule, and look fine.
+    """
+    others = [c for c in table.columns if c not in ("path", "pid", "camid", "split")]
+    meant = ""
+    if cameras == "auto" and "camid" not in table.columns:
+        meant, name = next((c for c in others if _CAMERA_COLUMN.fullmatch(c)), ""), "camid"
+    if not meant and "split" not in table.columns:
+        name = "split"
+        splits = {*SPLITS, "test", "probe", "val", "valid", "validation"}
+        cells = {c: {row[c].lower() for _, row in table} for c in others}
+        meant = next((c for c in others if len(cells[c]) > 1 and cells[c] <= splits), "")
+    if meant:
+        raise DataError(
+            f"{path} has the column {meant!r}, but none called {name!r}. Is it meant to be that? "
+            f"Rename it{'' if name == 'split' else ', or pass cameras=none to use no cameras'}"
+            f"{', or remove it to have persons split' if name == 'split' else ''}."
+        )
+
+
 # --- numbers, cameras, splits ---------------------------------------------------------------------
 
 
@@ -288,6 +337,18 @@ def _assemble(
     for option, value in (("train_fraction", train_fraction), ("query_fraction", query_fraction)):
         if not 0 <= value <= 1:
             raise DataError(f"{name}: {option}={value} was asked for; it is between 0 and 1.")
+    entries, twice = _once(entries)
+    if twice:
+        findings.append(
+            finding(
+                "warning",
+                "listed-twice",
+                f"{counted(len(twice), 'file is', 'files are')} listed more than once in a split.",
+                "A file counts once.",
+                "Remove the repeated rows.",
+                twice,
+            )
+        )
     camids = [0] * len(entries)
     if cameras == "auto":
         camids = _camera_numbers(entries, findings)
@@ -312,18 +373,6 @@ def _assemble(
             split: tuple(s for e, s in zip(entries, samples, strict=True) if e.split == split)
             for split in SPLITS
         }
-    twice = _repeated(parts)
-    if twice:
-        findings.append(
-            finding(
-                "warning",
-                "listed-twice",
-                f"{counted(len(twice), 'file is', 'files are')} listed more than once in a split.",
-                "A file counts once.",
-                "Remove the repeated rows.",
-                twice,
-            )
-        )
     return Parsed(
         Dataset(
             name,
@@ -339,19 +388,30 @@ def _assemble(
     )
 
 
-def _repeated(parts: Mapping[str, Sequence[Sample]]) -> list[Path]:
+def _once(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[Path]]:
+    """The entries without those that were there before, and the files that were there again.
+
+    A file that comes again as somebody else, or from another camera, stays.
+    """
+    seen: set[_Entry] = set()
+    files: set[tuple[Path, str]] = set()
+    kept: list[_Entry] = []
     twice: list[Path] = []
-    for samples in parts.values():
-        seen: set[Path] = set()
-        for s in samples:
-            if s.path in seen:
-                twice.append(s.path)
-            seen.add(s.path)
-    return twice
+    for e in entries:
+        if (e.path, e.split) in files:
+            twice.append(e.path)
+        if e not in seen:
+            kept.append(e)
+        files.add((e.path, e.split))
+        seen.add(e)
+    return kept, twice
 
 
 def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[int]:
-    """Camera ids: the number in the label where every label has one, else its place when sorted."""
+    """Camera ids: the number in the label where every label has one, else its place when sorted.
+
+    Labels with the same number are one camera: 1, 01 and cam1.
+    """
     named = [e for e in entries if e.camera]
     if not named:
         return [0] * len(entries)
@@ -369,9 +429,9 @@ def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[
             )
         )
     labels = sorted({e.camera for e in named})
-    digits = {x: re.fullmatch(r"(?:c|cam|camera)?[ _-]?(\d+)", x, re.IGNORECASE) for x in labels}
+    digits = {x: _LABEL.fullmatch(x) for x in labels}
     numbers = {x: int(m[1]) for x, m in digits.items() if m}
-    if len(numbers) < len(labels) or len(set(numbers.values())) < len(labels):
+    if len(numbers) < len(labels):
         numbers = {x: i for i, x in enumerate(labels, start=1)}
     return [numbers.get(e.camera, 0) for e in entries]
 
