@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -20,11 +21,12 @@ import toy
 from PIL import Image
 from toy_gallery import ToyEncoder, crowd
 
-from crosscam.errors import DiskError, GalleryError, InputError
-from crosscam.gallery import Gallery, Item, Model, Sighting, Where
+from crosscam import image
+from crosscam.errors import DiskError, GalleryError, ImageError, InputError
+from crosscam.gallery import Gallery, Item, Model, Sighting, Where, pictures
 from crosscam.gallery.aside import optimize_aside
 from crosscam.gallery.gallery import Check
-from crosscam.gallery.pictures import Pictures
+from crosscam.gallery.pictures import Pictures, exclusive
 from crosscam.gallery.points import _edge_errors
 
 HERE = Path(__file__).parent
@@ -41,6 +43,13 @@ def test_what_is_no_gallery_is_refused(tmp_path: Path, encoder: ToyEncoder) -> N
     manifest = json.loads((tmp_path / "g" / "gallery.json").read_text())
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "gallery.json").write_text(json.dumps({**manifest, "format": 2}))
+    for name, values in (
+        ("blind", {k: v for k, v in manifest.items() if k != "model"}),
+        ("dim", {**manifest, "model": {**manifest["model"], "dim": "x"}}),
+        ("away", {**manifest, "points": "../g/points-1"}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gallery.json").write_text(json.dumps(values))
     (tmp_path / "lost").mkdir()
     (tmp_path / "lost" / "gallery.json").write_text(json.dumps(manifest))
     for name, message in (
@@ -49,6 +58,9 @@ def test_what_is_no_gallery_is_refused(tmp_path: Path, encoder: ToyEncoder) -> N
         ("photos", "is not a gallery"),
         ("torn", "gallery.json cannot be read"),
         ("later", "format 2, and this crosscam reads 1. Install a newer"),
+        ("blind", "does not say what model"),
+        ("dim", "does not say what model"),
+        ("away", "or where they are. Restore it"),
         ("lost", "has lost its points"),
     ):
         with pytest.raises(GalleryError, match=message):
@@ -75,6 +87,31 @@ def test_a_second_process_is_told_who_has_it(tmp_path: Path, encoder: ToyEncoder
         gallery.add(crowd(1))
     with Gallery.open(tmp_path / "g") as gallery:
         assert len(gallery) == 6
+
+
+def test_a_gallery_that_another_process_is_making_is_in_use(
+    tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    place = tmp_path / "g"
+    place.mkdir()
+    with exclusive(place, "crosscam gallery add"):
+        (place / ".lock.holder.22806.writing").write_text("")
+        with pytest.raises(GalleryError, match=r"in use by process .*gallery add\)"):
+            Gallery.create(place, encoder)
+    Gallery.create(place, encoder).close()
+
+
+def test_every_picture_that_can_be_opened_has_a_name() -> None:
+    assert set(pictures._SUFFIXES) == set(image._FORMATS)
+    shown = Image.fromarray(toy.person(1, 1, 1))
+    for kind, suffix in pictures._SUFFIXES.items():
+        for more in ({"big_tiff": True}, {}) if kind == "TIFF" else ({},):
+            buffer = io.BytesIO()
+            shown.save(buffer, kind, **more)
+            assert image.decode(buffer.getvalue()).shape == (*shown.size[::-1], 3)
+            assert pictures.picture_name(buffer.getvalue()).endswith(f".{suffix}")
+    with pytest.raises(ImageError, match="known format"):
+        pictures.picture_name(b"P")
 
 
 def test_odd_characters_in_paths(tmp_path: Path, encoder: ToyEncoder) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import threading
 import time
@@ -404,7 +405,7 @@ class Gallery:
                 manifest = _new_manifest(model, quantization)
                 home.open(manifest["points"], model.dim, quantization, create=True).close()
                 home.write(manifest)
-            _require_format(manifest, place)
+            _require_manifest(manifest, place)
             if model is not None:
                 _require_model(_model(manifest), model, place)
             store = Pictures(folder if remote else folder / "pictures")
@@ -1015,13 +1016,29 @@ def _model(manifest: dict[str, Any]) -> Model:
     return Model(values["hash"], int(values["dim"]), values.get("name", ""), parts)
 
 
-def _require_format(manifest: dict[str, Any], place: object) -> None:
+def _require_manifest(manifest: dict[str, Any], place: object) -> None:
     version = manifest.get("format")
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
         raise GalleryError(
             f"{place} has gallery format {version}, and this crosscam reads {FORMAT}. "
             + ("Install a newer crosscam." if newer else "It is not a gallery of crosscam.")
+        )
+    try:
+        model = _model(manifest)
+        whole = (
+            isinstance(model.hash, str)
+            and model.dim > 0
+            and re.fullmatch(r"points-[^/\\]*", manifest["points"]) is not None
+            and manifest["quantization"] in ("none", "int8")
+            and isinstance(manifest["unerased"], bool)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise GalleryError(
+            f"the manifest of {place} (gallery.json) does not say what model its vectors are of, "
+            "or where they are. Restore it from a backup, or make a new gallery of the pictures."
         )
 
 
@@ -1046,16 +1063,15 @@ def _require_gallery(folder: Path, *, creating: bool) -> None:
             f"{folder} is not a gallery (it has no gallery.json). Make one: "
             f"crosscam gallery add PICTURES --gallery {folder} --model MODEL."
         )
-    strange = [p.name for p in folder.iterdir() if p.name not in _OWN and
-               not p.name.startswith("points-")] if folder.is_dir() else []  # fmt: skip
+    there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    # Another process may be making a gallery here right now: then the lock says so.
+    own = re.compile(r"lock|lock\.holder|pictures|points-.*|\..*\.writing")
+    strange = [name for name in there if not own.fullmatch(name)]
     if strange:
         raise GalleryError(
             f"{folder} is not a gallery and holds other files ({', '.join(sorted(strange)[:3])}). "
             "Give an empty or a new folder."
         )
-
-
-_OWN = {"lock", "lock.holder", "pictures"}
 
 
 def _picture_folder(place: str | Path, pictures: Path | None) -> Path:

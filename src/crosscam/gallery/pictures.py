@@ -30,16 +30,16 @@ from crosscam.files import (
 
 __all__ = ["Pictures", "exclusive", "picture_name"]
 
-_NAME = re.compile(r"[0-9a-f]{64}\.(jpg|png|webp|bmp|tif|gif|ppm)")
-_STARTS = (
-    (b"\xff\xd8\xff", "jpg"),
-    (b"\x89PNG", "png"),
-    (b"BM", "bmp"),
-    (b"II*\0", "tif"),
-    (b"MM\0*", "tif"),
-    (b"GIF8", "gif"),
-    *((b"P%d" % n, "ppm") for n in range(1, 7)),
-)
+_SUFFIXES = {  # of the formats that image.decode opens, by Pillow's names
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "GIF": "gif",
+    "PPM": "ppm",
+}
+_NAME = re.compile(rf"[0-9a-f]{{64}}\.({'|'.join(_SUFFIXES.values())})")
 _FLUSH_ONE_BY_ONE = 64
 
 
@@ -49,13 +49,15 @@ def picture_name(data: bytes) -> str:
     Raises:
         ImageError: the bytes begin like no picture.
     """
-    head = data[:12]
-    suffix = next((s for start, s in _STARTS if head.startswith(start)), None)
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        suffix = "webp"
-    if suffix is None:
-        raise ImageError("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM).")
-    return f"{hashlib.sha256(data).hexdigest()}.{suffix}"
+    from PIL import Image
+
+    Image.init()  # does nothing the second time
+    # Asked of Pillow, which image.decode asks too: what it opens has a name.
+    for kind, suffix in _SUFFIXES.items():
+        _, begins_so = Image.OPEN[kind]
+        if begins_so is not None and begins_so(data[:16]):
+            return f"{hashlib.sha256(data).hexdigest()}.{suffix}"
+    raise ImageError("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM).")
 
 
 def encode(picture: npt.NDArray[np.uint8]) -> bytes:
