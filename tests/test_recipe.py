@@ -91,6 +91,15 @@ def test_a_wrong_setting_is_named(override: str, said: str) -> None:
         ("- a\n- b\n", "must be a YAML mapping"),
         ("a: [1\n", "not valid YAML"),
         ("seed: x\n", "seed"),
+        (
+            "optimizer: {lr: 1e-3}\nseed: 1\noptimizer:\n  weight_decay: 0.1\n",
+            "r.yaml has the key 'optimizer' in line 1 and again in line 3",
+        ),
+        (
+            "method:\n  name: mpn\n  backbone:\n    width: 1\n    width: 0.5\n",
+            "'width' in line 4 and again in line 5",
+        ),
+        ("optimizer: {lr: 1, lr: 2}\n", "'lr' in line 1"),
     ],
 )
 def test_a_wrong_file_is_named(text: str, said: str, tmp_path: Path) -> None:

@@ -419,7 +419,9 @@ def _read(source: str | Path) -> dict[str, Any]:
                 f"YAML file or one of the shipped recipes: {', '.join(shipped())}."
             ) from error
     try:
-        tree = yaml.safe_load(text)
+        loader = _EachKeyOnce(text)
+        loader.name = str(source)  # for its messages
+        tree = loader.get_single_data()
     except yaml.YAMLError as error:
         raise RecipeError(f"{source} is not valid YAML: {error}") from error
     if tree is None:
@@ -429,6 +431,22 @@ def _read(source: str | Path) -> dict[str, Any]:
             f"{source} must be a YAML mapping of settings, got {type(tree).__name__}."
         )
     return tree
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would keep the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            first = seen.setdefault(str(key.value), key.start_mark)
+            if first is not key.start_mark:
+                raise RecipeError(
+                    f"{self.name} has the key '{key.value}' in line {first.line + 1} and again in "
+                    f"line {key.start_mark.line + 1}, and would keep the last only. Put what "
+                    "belongs under it in one place."
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _split(override: str) -> tuple[str, str]:
