@@ -26,6 +26,7 @@ from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
 from crosscam.gallery import Item, Where
 from crosscam.serve.guards import BodyLimit, Gate, hasty
+from crosscam.serve.retention import Kept
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
 
@@ -518,6 +519,18 @@ def test_retention_knows_how_long_sightings_without_a_time_are_kept(
     running.now[0] += 1
     assert running.service.retain()["sightings"] == 2
     assert not list(running.service.gallery.pictures.names())
+
+
+@pytest.mark.settings(retention_days=1.0)
+def test_what_was_kept_is_written_down_at_every_upkeep_and_at_the_end(running: Running) -> None:
+    record = running.service.state / "retention.json"
+    running.service.retain()
+    assert Kept.read(record) == Kept(1.0, NOW)
+    running.now[0] += 2 * 86_400
+    running.client.__exit__()  # the service stops
+    assert Kept.read(record) == Kept(1.0, NOW + 2 * 86_400)
+    assert len(running.service.gallery) == 0
+    running.client.__enter__()
 
 
 def test_retention_goes_on_after_a_fault_and_counts_it(

@@ -16,6 +16,7 @@ from crosscam.decision.trials import of_pairs
 from crosscam.errors import CheckpointError, InputError
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.command import _calibration, _loopback, _require_agreement
+from crosscam.serve.retention import Kept
 from crosscam.serve.tokens import Role, Tokens
 
 
@@ -151,21 +152,69 @@ def test_loopback(host: str, local: bool) -> None:
     assert _loopback(host) is local
 
 
-def test_a_first_start_does_not_delete_what_is_old(tmp_path: Path) -> None:
+def test_no_start_deletes_what_nobody_agreed_to(tmp_path: Path) -> None:
     pytest.importorskip("qdrant_edge")
     from crosscam.gallery import Gallery, Sighting
     from crosscam.gallery.gallery import Model
 
-    now = time.time()
+    now, day = time.time(), 86_400.0
+    record = tmp_path / "retention.json"
     with Gallery.create(tmp_path / "g", Model("ab" * 32, 4)) as gallery:
-        gallery.add_vectors(np.eye(4)[:3], [Sighting("", time=t) for t in (now, now - 9e6, None)])
-        state = tmp_path / "state"
-        with pytest.raises(InputError, match="1 of 3 sightings is older than 30 days"):
-            _require_agreement(gallery, state, 30.0, "g")
-        _require_agreement(gallery, state, 0.0, "g")
-        _require_agreement(gallery, state, 365.0, "g")
-        AuditLog(state / "audit.jsonl").close()  # it was started before
-        _require_agreement(gallery, state, 30.0, "g")
+        ages = (0, 104, 33, None)
+        times = [None if age is None else now - day * age for age in ages]
+        gallery.add_vectors(np.eye(4), [Sighting("", time=t) for t in times])
+
+        def start(days: float, agreed: int = 0) -> None:
+            _require_agreement(gallery, tmp_path, days, "g", agreed)
+
+        with pytest.raises(InputError, match=r"2 of 4 sightings are older .*-delete 2"):
+            start(30)
+        with pytest.raises(InputError, match="would delete them"):
+            start(30, 1)
+        start(30, 2)
+        start(0)
+        start(365)
+        # Started before, over an empty gallery: the old one was added after its last upkeep.
+        AuditLog(tmp_path / "audit.jsonl").close()
+        Kept(30.0, now - 5 * day).write(record)
+        with pytest.raises(InputError, match=r"1 of 4 .* at 20.*Z; .* added since"):
+            start(30)
+        # The one of 33 days became due while the service was down, and needs no agreement.
+        start(30, 1)
+        with pytest.raises(InputError, match="1 of 4"):
+            start(32)
+        start(120)
+        # A shorter retention, and one after none.
+        Kept(120.0, now - 5 * day).write(record)
+        start(120)
+        with pytest.raises(InputError, match=r"2 of 4 .* kept for 120 days"):
+            start(30)
+        start(110)
+        Kept(0.0, now - 5 * day).write(record)
+        with pytest.raises(InputError, match=r"2 of 4 .* kept for ever"):
+            start(30)
+        gallery.forget(before=now - 100 * day)
+        Kept(30.0, now - 5 * day).write(record)
+        start(30)  # down for five days: what became due meanwhile may go
+        start(29.5)
+        Kept(30.0, now - 2 * day).write(record)
+        with pytest.raises(InputError, match="1 of 3"):
+            start(30)
+        # A clock that was wrong once agrees to nothing that is not due now.
+        Kept(30.0, now + 500 * day).write(record)
+        with pytest.raises(InputError, match="1 of 3"):
+            start(30)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1]", '{"days": "x", "until": 1}', '{"days": NaN, "until": 1}',
+     '{"days": -1, "until": 1}'],
+)  # fmt: skip
+def test_a_damaged_record_of_retention_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(InputError, match=r"r\.json does not say how long .* Move it away"):
+        Kept.read(tmp_path / "r.json")
 
 
 def test_the_calibration_of_another_encoder_is_refused(tmp_path: Path) -> None:

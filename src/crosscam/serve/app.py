@@ -50,6 +50,7 @@ from crosscam.image import decode
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
 from crosscam.serve.limits import RateLimit
+from crosscam.serve.retention import DAY, Kept
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Token, Tokens
 from crosscam.wording import counted
@@ -115,7 +116,7 @@ class Service:
         self.shows = threading.BoundedSemaphore(settings.searches)
         self.wake, self.soon, self._compacted = threading.Event(), False, 0.0
         self._shown: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._showing = threading.Lock()
+        self._showing, self._retaining = threading.Lock(), threading.Lock()
         self.drift: Drift | None = None
         self.salt = _salt(state / "salt")
         self.metrics = CollectorRegistry()
@@ -192,9 +193,13 @@ class Service:
         A sighting is as old as its time says, and as long as it has been in the gallery: one
         without a time, or with one in the future, does not stay for good.
         """
-        now, gone = self.clock(), {"sightings": 0, "audit": 0}
+        with self._retaining:
+            return self._retain(self.clock())
+
+    def _retain(self, now: float) -> dict[str, int]:
+        gone = {"sightings": 0, "audit": 0}
         if self.settings.retention_days:
-            cut = now - 86_400 * self.settings.retention_days
+            cut = now - DAY * self.settings.retention_days
             for before, added_before in ((cut, None), (None, cut)):
                 if not self.gallery.points.count(Where(before=before, added_before=added_before)):
                     continue
@@ -205,8 +210,9 @@ class Service:
                     )
                     more.update(receipt=receipt.id, deleted=receipt.sightings)
                 gone["sightings"] += receipt.sightings
+        Kept(self.settings.retention_days, now).write(self.state / "retention.json")
         if self.settings.audit_days:
-            gone["audit"] = self.audit.trim(now - 86_400 * self.settings.audit_days)
+            gone["audit"] = self.audit.trim(now - DAY * self.settings.audit_days)
         return gone
 
     def compact(self, stop: threading.Event) -> bool:
@@ -340,21 +346,22 @@ def make_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
 
+        def attempt(failed: str, *parts: Callable[[], Any]) -> None:
+            try:
+                for part in parts:
+                    part()
+            except Exception:  # whatever it is: tried again in an hour, and not silently
+                service.failures.inc()
+                logging.getLogger(__name__).exception(failed)
+
         def keep() -> None:
             while not stop.is_set():
-                try:
-                    service.retain()
-                    service.look_for_drift()
-                except Exception:  # whatever it is: tried again in an hour, and not silently
-                    service.failures.inc()
-                    logging.getLogger(__name__).exception("the hourly upkeep failed")
-                try:
-                    service.compact(stop)
-                except Exception:
-                    service.failures.inc()
-                    logging.getLogger(__name__).exception("the gallery could not be compacted")
+                attempt("the hourly upkeep failed", service.retain, service.look_for_drift)
+                attempt("the gallery could not be compacted", lambda: service.compact(stop))
                 service.wake.wait(_HOUR)
                 service.wake.clear()
+            # Once more: what is due at the next start and was not at this end is due since.
+            attempt("the last upkeep failed", service.retain)
 
         worker = threading.Thread(target=keep, name="retention", daemon=True)
         worker.start()

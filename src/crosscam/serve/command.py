@@ -61,6 +61,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
                         help="what scores mean (default: the model's own)")  # fmt: skip
     parser.add_argument("--state", type=Path, help="folder of tokens and audit log "
                         "(default: GALLERY.service)")  # fmt: skip
+    parser.add_argument("--may-delete", type=int, default=0, metavar="N", help="agree that up to N "
+                        "sightings that are too old for --retention-days go: a start that is "
+                        "refused names the number")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--tls-cert", type=Path, help="certificate, PEM")
@@ -170,9 +173,11 @@ def serve(options: argparse.Namespace) -> int:
     gallery = made(options.gallery, encoder, pictures=options.pictures, doing="crosscam serve")
     with contextlib.ExitStack() as opened:
         opened.callback(gallery.close)
-        _require_agreement(gallery, state, settings.retention_days, options.gallery)
+        _require_agreement(
+            gallery, state, settings.retention_days, options.gallery, options.may_delete
+        )
+        service = Service(gallery, state, settings, calibration)
         opened.pop_all()
-    service = Service(gallery, state, settings, calibration)
     scheme = "https" if options.tls_cert else "http"
     print(f"gallery   {options.gallery}: {counted(len(gallery), 'sighting')}, {encoder.name}")
     print(f"decisions {'calibrated on ' + calibration.data if calibration else 'not calibrated'}")
@@ -228,25 +233,35 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _require_agreement(gallery: Gallery, state: Path, days: float, place: str) -> None:
-    """The first start of a service must not delete an archive that nobody thought of."""
-    if not days or (state / "audit.jsonl").exists():
-        return
-    from crosscam.gallery import Where, format_time
+def _require_agreement(
+    gallery: Gallery, state: Path, days: float, place: str, agreed: int = 0
+) -> None:
+    """A service must not delete an archive that nobody thought of; see ``retention``."""
+    from crosscam.gallery import format_time
+    from crosscam.serve.retention import DAY, Kept, unasked
 
-    cut = time.time() - 86_400 * days
-    count = gallery.points.count
-    due = count(Where(before=cut)) + count(Where(added_before=cut))
-    due -= count(Where(before=cut, added_before=cut))
-    if due:
-        day = format_time(float(round(cut)))
-        raise InputError(
-            f"{due:,} of {counted(len(gallery), 'sighting')} {either(due, 'is', 'are')} older than "
-            f"{days:g} {either(days, 'day', 'days')}, and this service would delete "
-            f"{either(due, 'it', 'them')} for good. Give --retention-days with what they may be "
-            "kept (0: for ever), or delete them yourself: crosscam gallery forget --gallery "
-            f"{place} --before {day}"
-        )
+    now = time.time()
+    kept = Kept.read(state / "retention.json")
+    due = unasked(gallery, kept, days, now)
+    if due <= max(agreed, 0):
+        return
+    day = format_time(float(round(now - DAY * days)))
+    why = ""
+    if kept is not None and not kept.days:
+        why = " Until now sightings were kept for ever."
+    elif kept is not None and days < kept.days:
+        held = f"{kept.days:g} {either(kept.days, 'day', 'days')}"
+        why = f" Until now sightings were kept for {held}."
+    elif kept is not None:
+        last = format_time(float(round(kept.until)))
+        why = f" The service last deleted what was due at {last}; what is this old was added since."
+    raise InputError(
+        f"{due:,} of {counted(len(gallery), 'sighting')} {either(due, 'is', 'are')} older than "
+        f"{days:g} {either(days, 'day', 'days')}, and this service would delete "
+        f"{either(due, 'it', 'them')} for good.{why} Give --retention-days with what they may "
+        f"be kept (0: for ever), agree with --may-delete {due}, or delete them yourself: crosscam "
+        f"gallery forget --gallery {place} --before {day} (and --added-before)."
+    )
 
 
 def _calibration(model: Path, encoder: Any, file: Path | None = None) -> Calibration | None:
