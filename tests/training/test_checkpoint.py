@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,32 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         for name, tensor in tensors.items():
             assert torch.equal(last.tensors[group][name], tensor)
             assert last.tensors[group][name].dtype == tensor.dtype
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes there")
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        saved = checkpoint.save(tmp_path, 1, GROUPS, {})
+        checkpoint.save_weights(tmp_path / "weights.safetensors", GROUPS["weights"])
+    finally:
+        os.umask(before)
+    for file in (*saved.iterdir(), tmp_path / "weights.safetensors"):
+        assert (file.name, oct(file.stat().st_mode & 0o777)) == (file.name, "0o640")
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    checkpoint.save_weights(file, GROUPS["weights"])
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who may all
+    with pytest.raises(CheckpointError, match=r"may not be read \(Permission denied\)"):
+        checkpoint.load_weights(file)
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:

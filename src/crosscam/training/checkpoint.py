@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def save(
         temporary.mkdir(parents=True)
         try:
             tensors = temporary / _TENSORS
-            save_file(_flat(groups), tensors)
+            _write(_flat(groups), tensors)
             flush(tensors)
             entry = {"bytes": tensors.stat().st_size, "sha256": sha256(tensors)}
             text = json.dumps({**state, "step": step, "tensors": entry}, indent=1)
@@ -117,11 +118,8 @@ def save_weights(
     with disk_errors(path, "none"):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        save_file(
-            {k: v.detach().contiguous().cpu() for k, v in tensors.items()},
-            temporary,
-            metadata=dict(metadata or {}),
-        )
+        whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+        _write(whole, temporary, dict(metadata or {}))
         return sha256(temporary)
 
 
@@ -129,13 +127,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing or is not a complete safetensors file.
+        CheckpointError: the file is missing, may not be read or is not a complete safetensors file.
     """
     try:
+        path.open("rb").close()  # safetensors calls whatever it may not open missing
         return load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"no weights at {path}. A finished run has weights.safetensors; resume or train it."
+        ) from error
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{path} may not be read ({error.strerror}): its owner can let you (chmod)."
         ) from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -179,6 +182,17 @@ def _load(path: Path) -> Checkpoint:
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = value
     return Checkpoint(path, groups, state)
+
+
+def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """``save_file``, and the file may be read by whom the umask lets read new files.
+
+    Left to itself safetensors 0.8 makes files that only their owner can read.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 def _flat(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
