@@ -200,7 +200,8 @@ class EngineSettings:
         sync_batchnorm: batch statistics over all processes of a distributed run.
         threads: CPU threads; 0 leaves PyTorch's choice.
         checkpoint_minutes: minutes between checkpoints (one is also written at the end).
-        evaluate_every: epochs between evaluations during training; 0 evaluates at the end only.
+        evaluate_every: epochs between evaluations in training, which metrics.jsonl keeps; the last
+            epoch has one too. 0 leaves it all to crosscam evaluate.
         log_every: steps between lines of metrics.jsonl; the last step has one too.
         tensorboard: also write TensorBoard events (extra crosscam[tensorboard]).
     """

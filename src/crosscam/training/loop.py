@@ -87,7 +87,7 @@ def train(
         progress: show a progress bar on a terminal, and elsewhere a line after an epoch, both on
             standard error.
         evaluate: called with the method (averaged weights) every ``engine.evaluate_every``
-            epochs; what it returns is logged.
+            epochs and after the last; what it returns is logged.
 
     Raises:
         RecipeError: ``data.root`` is missing, or a setting does not fit.
@@ -338,7 +338,7 @@ def _train(
                         )
                 at.next_epoch()
                 every = engine.evaluate_every
-                if evaluate and every and at.epoch % every == 0 and at.epoch < schedule.epochs:
+                if evaluate and every and (at.epoch % every == 0 or at.epoch == schedule.epochs):
                     if me == 0:
                         with averaged(method, average):
                             log.add({"step": at.step, "epoch": at.epoch, **evaluate(method)})
