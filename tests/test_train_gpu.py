@@ -46,7 +46,7 @@ def test_rows_have_names_of_their_own_and_come_in_order(script: ModuleType) -> N
         "run, baseline, resnet50, 512, compiled",
     ]
     tried = max(names.index(f"ours, {m}, resnet50, 512, eager") for m in methods)
-    assert not any(row.how in ("compiled", "graphs") for row in rows[4:tried])
+    assert not any(row.is_compiled for row in rows[4:tried])
     # Whatever has a ratio has its reference among the rows, and before the last third.
     last = len(rows) * 2 // 3
     for row in rows:
@@ -62,7 +62,7 @@ def test_every_kind_of_row_is_measured(script: ModuleType, options: argparse.Nam
         if row.how != "compiled":
             options.profile = [options.rows[0].name]
             figures[row.name] = script.measure(row, options)
-    assert len(figures) == 11
+    assert len(figures) == 12
     for name, found in figures.items():
         speed = found.get("images_per_s") or 1 / found["seconds"]
         assert speed > 0, name
@@ -257,6 +257,19 @@ def test_figures_outlive_the_profile_behind_them(
         assert found.pop("took_s") < 2.0
         assert found == want
     assert (tmp_path / "failures.txt").exists() == (ends == "fails")
+
+
+@pytest.mark.parametrize("channels", [12, 16])
+def test_a_packed_convolution_gives_the_same_numbers(script: ModuleType, channels: int) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(3, 8, 7, 2, padding=3, bias=False).double()
+    packed = script.PackedConvolution(plain, channels)
+    images = torch.randn(2, 3, 32, 16, dtype=torch.float64, requires_grad=True)
+    toward = torch.randn(2, 8, 16, 8, dtype=torch.float64)
+    wanted = torch.autograd.grad((plain(images) * toward).sum(), [images, plain.weight])
+    got = torch.autograd.grad((packed(images) * toward).sum(), [images, plain.weight])
+    torch.testing.assert_close(packed(images), plain(images))
+    torch.testing.assert_close(got, wanted)
 
 
 def test_the_rate_of_a_run_leaves_its_first_steps_out(script: ModuleType) -> None:
