@@ -353,6 +353,14 @@ def test_train_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> N
         assert f"\n  {key}\n" in printed
 
 
+def test_train_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "mpn", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "settings of recipe mpn, method mpn (" in printed
+    assert "default sgd)" in printed
+    assert "\n  method.num_parts\n" in printed
+
+
 def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     assert "baseline" in capsys.readouterr().out

@@ -415,15 +415,14 @@ def _train(options: argparse.Namespace) -> int:
 def _train_help(options: argparse.Namespace, settings: Sequence[str]) -> int:
     from crosscam.recipe import describe_settings, shipped
 
-    method = "baseline"
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key in ("method", "method.name"):
-            method = value
+    of_method = [s for s in settings if s.partition("=")[0] in ("method", "method.name")]
+    found = list(describe_settings(options.recipe, of_method))
+    method = next(value for key, _, value, _ in found if key == "method.name")
+    recipe = f"recipe {options.recipe}, " if options.recipe else ""
     options.parser.print_help()
     print(f"\nrecipes that come with the package: {', '.join(shipped())}")
-    print(f"\nsettings of method {method} (type, default; key=value on the command line):")
-    for key, kind, default, meaning in describe_settings(method):
+    print(f"\nsettings of {recipe}method {method} (type, default; key=value on the command line):")
+    for key, kind, default, meaning in found:
         print(f"  {key}\n      {meaning} ({kind}, default {default})")
     return 0
 

@@ -327,15 +327,7 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         RecipeError: unknown key, wrong type, unreadable file; the message names the nearest
             right key or what was expected.
     """
-    tree = {} if source is None else _without_empty(_read(source))
-    pairs = [_split(o) for o in overrides]
-    method = _method_name(tree, pairs)
-    cls = find(method)
-    parser = _parser(cls)
-    known = set(_settings(parser))
-    config = _merge(parser, known, _unflatten(cls.recipe), f"the recipe of method {method}", None)
-    config = _merge(parser, known, tree, str(source), config)
-    config = _apply(parser, known, pairs, config)
+    cls, parser, config = _configured(source, overrides)
     try:
         built = parser.instantiate(config)
     except (InputError, ValueError, TypeError) as error:
@@ -370,15 +362,30 @@ def _try(cls: type[Method], options: Mapping[str, Any]) -> None:
         return
 
 
-def describe_settings(method: str) -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, meaning) of every setting that a recipe of ``method`` has."""
-    cls = find(method)
-    parser = _parser(cls)
-    defaults = _merge(parser, set(_settings(parser)), _unflatten(cls.recipe), method, None)
+def describe_settings(
+    source: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, value, meaning) of every setting of the recipe that :func:`parse` would read."""
+    _, parser, config = _configured(source, overrides)
     for key, action in _settings(parser).items():
         hint = getattr(action, "_typehint", None) or action.type
         text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        yield key, text, str(defaults[key]), " ".join((action.help or "").split())
+        yield key, text, str(config[key]), " ".join((action.help or "").split())
+
+
+def _configured(
+    source: str | Path | None, overrides: Sequence[str]
+) -> tuple[type[Method], ArgumentParser, Namespace]:
+    """The method of a recipe, its parser, and every setting as text was read into it."""
+    tree = {} if source is None else _without_empty(_read(source))
+    pairs = [_split(o) for o in overrides]
+    method = _method_name(tree, pairs)
+    cls = find(method)
+    parser = _parser(cls)
+    known = set(_settings(parser))
+    config = _merge(parser, known, _unflatten(cls.recipe), f"the recipe of method {method}", None)
+    config = _merge(parser, known, tree, str(source), config)
+    return cls, parser, _apply(parser, known, pairs, config)
 
 
 def _parser(cls: type[Method]) -> ArgumentParser:
