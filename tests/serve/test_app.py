@@ -268,6 +268,41 @@ def test_a_change_is_in_the_log_before_it_is_made(
     assert done["sightings"] == added
 
 
+def test_the_log_calls_people_the_same_however_their_names_are_spaced(
+    running: Running, operator: Caller, admin: Caller
+) -> None:
+    ids = [running.id_of(1, camera) for camera in (1, 2, 3)]
+    ann, bea = (running.service.pseudonym(name) for name in ("Ann Other", "Bea"))
+    asked: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "enroll": ({"name": " Ann  Other", "ids": ids[:2]}, [ann]),
+        "confirm": ({"name": "Ann Other ", "ids": ids[2:]}, [ann]),
+        "split": ({"name": "Ann  Other", "ids": ids[:1], "new": " Bea "}, [ann, bea]),
+        "reject": ({"name": " Ann Other", "ids": [running.id_of(2, 1)]}, [ann]),
+        "merge": ({"names": [" Bea"], "into": " Ann Other"}, [bea, ann]),
+        "rename": ({"name": "Ann Other ", "new": " Bea"}, [ann, bea]),
+    }
+    for verb, (body, people) in asked.items():
+        assert operator.post(f"/api/{verb}", json=body).status_code == 200, verb
+        assert lines(running)[-2]["people"] == people, verb
+    looks = {
+        "look": lambda: operator.get("/api/person", params={"name": " Bea"}),
+        "list": lambda: operator.get("/api/sightings", params={"person": "Bea "}),
+        "search": lambda: operator.post("/api/search", data={"person": " Bea"}),
+    }
+    for verb, look in looks.items():
+        answer = look()
+        assert answer.status_code == 200, verb
+        assert (lines(running)[-1]["action"], lines(running)[-1]["person"]) == (verb, bea)
+        assert lines(running)[-1]["shown"], verb
+    files = [("pictures", ("a.jpg", jpeg(9), "image/jpeg"))]
+    operator.post("/api/sightings", files=files, data={"person": "  Bea"})
+    assert lines(running)[-2]["person"] == bea
+    receipt = admin.post("/api/forget", json={"person": " Bea "}).json()
+    assert receipt["sightings"] == 4
+    assert lines(running)[-2]["person"] == bea
+    assert operator.post("/api/enroll", json={"name": " ", "ids": ids}).status_code == 422
+
+
 def test_everything_that_was_shown_is_in_the_log_by_id(
     running: Running, viewer: Caller, operator: Caller, admin: Caller
 ) -> None:

@@ -46,6 +46,7 @@ from crosscam.decision import Calibration, Drift, judge
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
 from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
+from crosscam.gallery.sighting import clean_name
 from crosscam.image import decode
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
@@ -66,7 +67,8 @@ _REMEMBERED = 200_000  # sightings that lines of the log named: some 40 MB
 _FRESH = 20_000  # sightings not in the index from which on it is built anew
 
 
-# No control characters: they would break lines of the log.
+# No control characters: they would break lines of the log.  Names of people and cameras are tidied
+# besides, where they are used.
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
@@ -456,6 +458,14 @@ def make_app(service: Service) -> FastAPI:
     def who(names: list[str]) -> list[str]:
         return [service.pseudonym(name) for name in names]
 
+    def called(name: str) -> str:
+        """A person's name as the gallery writes it, for whom it has and whom it has not.
+
+        The log would else call somebody differently whose name came with a space more.
+        """
+        there = gallery.points.values("person", Where(persons=(name,)))
+        return name if name in there else clean_name(name)
+
     def change(token: Token, action: str, **details: Any) -> Any:
         return service.changing(token.name, token.role.name.lower(), action, **details)
 
@@ -531,6 +541,7 @@ def make_app(service: Service) -> FastAPI:
     ) -> dict[str, Any]:
         """Ranks the gallery for the person on the given pictures, sightings, or of that name."""
         reasoned(reason)
+        person = person and called(person)
         with service.reading(
             token,
             "search",
@@ -578,6 +589,7 @@ def make_app(service: Service) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
     ) -> dict[str, Any]:
         """Sightings that fit, without a query picture."""
+        person = person and called(person)
         with service.reading(
             token, "list", cameras=cameras, person=person and service.pseudonym(person),
             after=after, before=before,
@@ -633,6 +645,7 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/api/person", tags=["people"])
     def one_person(name: Name, token: Token = viewer) -> dict[str, Any]:
         """A named person and the sightings that carry the name, oldest first (at most 500)."""
+        name = called(name)
         with service.reading(token, "look", person=service.pseudonym(name)) as line:
             found = gallery.people.get(name)
             own = gallery.people.sightings(name)[:500]
@@ -654,6 +667,7 @@ def make_app(service: Service) -> FastAPI:
     ) -> dict[str, Any]:
         """Adds one sighting per picture; those that are there already stay as they are."""
         when = None if time is None else parse_time(time)
+        person = person and clean_name(person)
         with turn(service.turns):
             read = read_pictures(pictures)
             with change(
@@ -680,50 +694,45 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/enroll", tags=["people"])
     def enroll(body: NamedSightings, token: Token = operator) -> Any:
         """Names the person that sightings show."""
-        with change(
-            token, "enroll", people=who([body.name]), sightings=body.ids, reason=body.reason
-        ):
-            return named(gallery.people.enroll(body.name, body.ids, same_frame=body.same_frame))
+        name = clean_name(body.name)
+        with change(token, "enroll", people=who([name]), sightings=body.ids, reason=body.reason):
+            return named(gallery.people.enroll(name, body.ids, same_frame=body.same_frame))
 
     @app.post("/api/confirm", tags=["people"])
     def confirm(body: NamedSightings, token: Token = operator) -> Any:
         """Says that sightings do show a person; they are asked with from now on."""
-        with change(
-            token, "confirm", people=who([body.name]), sightings=body.ids, reason=body.reason
-        ):
-            return named(gallery.people.confirm(body.name, body.ids, same_frame=body.same_frame))
+        name = clean_name(body.name)
+        with change(token, "confirm", people=who([name]), sightings=body.ids, reason=body.reason):
+            return named(gallery.people.confirm(name, body.ids, same_frame=body.same_frame))
 
     @app.post("/api/reject", tags=["people"])
     def reject(body: Rejected, token: Token = operator) -> Any:
         """Says that sightings do not show a person; they are left out from now on."""
-        with change(
-            token, "reject", people=who([body.name]), sightings=body.ids, reason=body.reason
-        ):
-            return named(gallery.people.reject(body.name, body.ids))
+        name = called(body.name)
+        with change(token, "reject", people=who([name]), sightings=body.ids, reason=body.reason):
+            return named(gallery.people.reject(name, body.ids))
 
     @app.post("/api/rename", tags=["people"])
     def rename(body: Renamed, token: Token = operator) -> Any:
         """Gives a person a name that is free."""
-        with change(token, "rename", people=who([body.name, body.new]), reason=body.reason):
-            return {"changed": gallery.people.rename(body.name, body.new)}
+        name, new = called(body.name), clean_name(body.new)
+        with change(token, "rename", people=who([name, new]), reason=body.reason):
+            return {"changed": gallery.people.rename(name, new)}
 
     @app.post("/api/split", tags=["people"])
     def split(body: Split, token: Token = operator) -> Any:
         """Makes some of a person's sightings another person's."""
-        with change(
-            token,
-            "split",
-            people=who([body.name, body.new]),
-            sightings=body.ids,
-            reason=body.reason,
-        ):
-            return named(gallery.people.split(body.name, body.ids, body.new))
+        name, new = called(body.name), clean_name(body.new)
+        with change(token, "split", people=who([name, new]), sightings=body.ids,
+                    reason=body.reason):  # fmt: skip
+            return named(gallery.people.split(name, body.ids, new))
 
     @app.post("/api/merge", tags=["people"])
     def merge(body: Merged, token: Token = operator) -> Any:
         """Makes one person of several."""
-        with change(token, "merge", people=who([*body.names, body.into]), reason=body.reason):
-            return {"changed": gallery.people.merge(body.names, body.into)}
+        names, into = [called(name) for name in body.names], clean_name(body.into)
+        with change(token, "merge", people=who([*names, into]), reason=body.reason):
+            return {"changed": gallery.people.merge(names, into)}
 
     # --- admins ---------------------------------------------------------------------------------
 
@@ -735,19 +744,20 @@ def make_app(service: Service) -> FastAPI:
         store's files are rewritten without them in the background, as soon as that can be.
         """
         reasoned(body.reason)
+        person = body.person and called(body.person)
         with change(
             token,
             "forget",
-            person=body.person and service.pseudonym(body.person),
+            person=person and service.pseudonym(person),
             camera=body.camera,
             before=body.before,
             sightings=body.ids,
             reason=body.reason,
         ) as line:
-            if body.person is not None and body.person not in gallery.people.names():
-                raise InputError(gallery.people.unknown(body.person))
+            if person is not None and person not in gallery.people.names():
+                raise InputError(gallery.people.unknown(person))
             receipt = gallery.forget(
-                person=body.person,
+                person=person,
                 camera=body.camera,
                 before=None if body.before is None else parse_time(body.before),
                 ids=body.ids,
