@@ -199,6 +199,48 @@ def test_forgetting_leaves_nothing(running: Running, operator: Caller, admin: Ca
     assert "person_name" not in begun  # nobody can say any more who that was
 
 
+def test_what_is_not_there_is_not_said_to_be_forgotten(running: Running, admin: Caller) -> None:
+    there, none = running.id_of(1, 1), "00000000-0000-0000-0000-000000000000"
+    for asked, words in (
+        ({"camera": "99"}, "no sighting of camera '99'. Its cameras: 1, 2, 3."),
+        ({"camera": "99", "before": str(NOW)}, "camera '99'"),
+        ({"ids": [there, none]}, f"no sighting {none}"),
+        ({"person": "Nobody"}, "nobody in the gallery"),
+    ):
+        answer = admin.post("/api/forget", json=asked)
+        assert answer.status_code == 404, asked
+        assert words in answer.json()["detail"]
+        assert (lines(running)[-1]["stage"], lines(running)[-2]["stage"]) == ("failed", "begun")
+    assert len(running.service.gallery) == PEOPLE * CAMERAS
+    answer = admin.post("/api/forget", json={"camera": "1", "before": str(NOW - 9e6)})
+    assert (answer.status_code, answer.json()["sightings"]) == (200, 0)
+
+
+def test_a_camera_is_named_tidily_and_an_untidy_one_can_be_forgotten(
+    running: Running, operator: Caller, admin: Caller
+) -> None:
+    def add(camera: str, **more: str) -> Any:
+        files = [("pictures", ("a.jpg", jpeg(9), "image/jpeg"))]
+        return operator.post("/api/sightings", files=files, data={"camera": camera, **more})
+
+    id = add(" gate  4 ", track=" 7 ").json()["ids"][0]
+    found = operator.get(f"/api/sightings/{id}").json()
+    assert (found["camera"], found["track"]) == ("gate 4", "7")
+    for wrong in ("a\x1b[2J", "a\x07", "x" * 201, "   "):
+        assert add(wrong).status_code == 422, wrong
+        assert add("1", track=wrong).status_code == 422, wrong
+    receipt = admin.post("/api/forget", json={"camera": "gate 4 "}).json()
+    assert receipt["sightings"] == 1
+    assert lines(running)[-2]["camera"] == "gate 4"
+
+    odd = " gate\x1b5 "  # as an earlier version let it be called
+    id = add("gate 5").json()["ids"][0]
+    running.service.gallery.points.update(Where(ids=(id,)), {"camera": odd})
+    listed = admin.get("/api/sightings", params={"cameras": odd}).json()["sightings"]
+    assert [s["id"] for s in listed] == [id]
+    assert admin.post("/api/forget", json={"camera": odd}).json()["sightings"] == 1
+
+
 def test_who_searched_for_whom_and_why_is_in_the_log(
     running: Running, viewer: Caller, operator: Caller, admin: Caller
 ) -> None:

@@ -72,6 +72,8 @@ _FRESH = 20_000  # sightings not in the index from which on it is built anew
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
+# One that is there, whatever an earlier version or another program let it be called.
+Camera = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
 Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
@@ -335,7 +337,7 @@ class Forget(_Strict):
     """What to delete for good; everything given must hold."""
 
     person: Name | None = None
-    camera: Name | None = None
+    camera: Camera | None = None
     before: Name | None = None
     ids: Annotated[list[Id], Field(max_length=1000)] = []
     reason: Reason = ""
@@ -525,8 +527,8 @@ def make_app(service: Service) -> FastAPI:
         pictures: Annotated[list[UploadFile] | None, File()] = None,
         sightings: Annotated[list[Id] | None, Form()] = None,
         person: Annotated[Name | None, Form()] = None,
-        cameras: Annotated[list[Name] | None, Form()] = None,
-        not_cameras: Annotated[list[Name] | None, Form()] = None,
+        cameras: Annotated[list[Camera] | None, Form()] = None,
+        not_cameras: Annotated[list[Camera] | None, Form()] = None,
         after: Annotated[Name | None, Form()] = None,
         before: Annotated[Name | None, Form()] = None,
         top: Annotated[int, Form(ge=1, le=200)] = 20,
@@ -582,7 +584,7 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/api/sightings", tags=["gallery"])
     def list_sightings(
         token: Token = viewer,
-        cameras: Annotated[list[Name] | None, Query()] = None,
+        cameras: Annotated[list[Camera] | None, Query()] = None,
         person: Name | None = None,
         after: Name | None = None,
         before: Name | None = None,
@@ -668,6 +670,8 @@ def make_app(service: Service) -> FastAPI:
         """Adds one sighting per picture; those that are there already stay as they are."""
         when = None if time is None else parse_time(time)
         person = person and clean_name(person)
+        camera = camera and clean_name(camera, "a camera's name")
+        track = track and clean_name(track, "a track's name")
         with turn(service.turns):
             read = read_pictures(pictures)
             with change(
@@ -740,25 +744,38 @@ def make_app(service: Service) -> FastAPI:
     def forget(body: Annotated[Forget, Body()], token: Token = admin) -> dict[str, Any]:
         """Deletes sightings for good: pictures, vectors, names, judgments.  Returns a receipt.
 
+        A person, a camera or an id that the gallery does not have is a 404, and nothing is
+        deleted; a camera may have nothing from before a time, which is a receipt of none.
+
         They are gone from every answer, and their pictures from the disk, before it returns; the
         store's files are rewritten without them in the background, as soon as that can be.
         """
         reasoned(body.reason)
-        person = body.person and called(body.person)
+        person, camera = body.person and called(body.person), body.camera
+        cameras = gallery.points.values("camera", Where()) if camera else {}
+        if camera and camera not in cameras:
+            camera = clean_name(camera, "a camera's name")
         with change(
             token,
             "forget",
             person=person and service.pseudonym(person),
-            camera=body.camera,
+            camera=camera,
             before=body.before,
             sightings=body.ids,
             reason=body.reason,
         ) as line:
             if person is not None and person not in gallery.people.names():
                 raise InputError(gallery.people.unknown(person))
+            if camera is not None and camera not in cameras:
+                raise InputError(
+                    f"the gallery has no sighting of camera {camera!r}. Its cameras: "
+                    f"{', '.join(sorted(cameras)[:20]) or 'none'}{' ...' * (len(cameras) > 20)}."
+                )
+            if body.ids:
+                gallery.sightings(body.ids)  # says which are not there
             receipt = gallery.forget(
                 person=person,
-                camera=body.camera,
+                camera=camera,
                 before=None if body.before is None else parse_time(body.before),
                 ids=body.ids,
                 reason=body.reason,
