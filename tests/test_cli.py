@@ -25,6 +25,7 @@ from crosscam.errors import CheckpointError
 from crosscam.image import decode
 from crosscam.models import resolve
 from crosscam.recipe import parse
+from crosscam.retrieval import RerankSettings, evaluate_distances, rerank
 
 SETTINGS = [
     "data.partial=true",
@@ -291,6 +292,34 @@ def test_score_reads_features_of_any_model(
     assert scored["rank1"] == result.metrics.rank1
     assert main(["score", str(tmp_path / "f.npz")]) == 0
     assert "mINP" in capsys.readouterr().out
+
+
+def test_re_ranking_takes_the_settings_that_are_given(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    people = np.repeat(np.arange(4), 3)
+    centers = generator.normal(size=(4, 8))
+    arrays = {
+        f"{side}_features": (centers[people] + generator.normal(size=(12, 8))).astype(np.float32)
+        for side in ("query", "gallery")
+    }
+    labels = {f"{side}_pids": people for side in ("query", "gallery")}
+    labels |= {"query_camids": people, "gallery_camids": people + 4}  # of different cameras all
+    np.savez(tmp_path / "f.npz", **arrays, **labels)
+    score = ["score", str(tmp_path / "f.npz"), "--rerank", "--json"]
+    assert main([*score, "--k1", "24"]) == 1
+    said = capsys.readouterr().err
+    assert "Use k1 of at most 23 and k2 of at most 24 (on the command line --k1 and --k2)" in said
+    assert main([*score, "--k1", "5", "--k2", "2", "--lambda", "0.1"]) == 0
+    distances = rerank(*arrays.values(), RerankSettings(5, 2, 0.1))
+    want = evaluate_distances(distances, people, people, people, people + 4).to_json()
+    assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(want["mAP"])
+    assert main(["score", str(tmp_path / "f.npz"), "--k1", "5"]) == 1
+    assert "belong to --rerank" in capsys.readouterr().err
+    measure = ["evaluate", str(run), "--quiet", "--json", "--rerank", "--k1", "7", "--out"]
+    assert main([*measure, str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["rerank"]["k1"] == 7
 
 
 @pytest.mark.parametrize(

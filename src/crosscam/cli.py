@@ -102,9 +102,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--out", type=Path, help="folder for the page and JSON (default: the run)"
     )
     evaluate.add_argument("--ap", choices=("rank-precision", "trapezoid"), help="rule called mAP")
-    evaluate.add_argument(
-        "--rerank", action="store_true", help="also after k-reciprocal re-ranking"
-    )
+    _rerank_arguments(evaluate, "also after k-reciprocal re-ranking")
     evaluate.add_argument("--seed", type=int, default=0, help="of protocols that draw images")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -188,7 +186,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     score = command("score", _score, "Evaluate features of any model from an .npz file.")
     score.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
-    score.add_argument("--rerank", action="store_true", help="after k-reciprocal re-ranking")
+    _rerank_arguments(score, "after k-reciprocal re-ranking")
     score.add_argument(
         "--ap", choices=("rank-precision", "trapezoid"), default="rank-precision", help="AP rule"
     )
@@ -362,6 +360,27 @@ def _data_arguments(
                         help="option of the data set, such as split=3")  # fmt: skip
 
 
+def _rerank_arguments(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--rerank", action="store_true", help=text)
+    parser.add_argument("--k1", type=int, metavar="N", help="neighbors that must be mutual "
+                        "(default: 20)")  # fmt: skip
+    parser.add_argument("--k2", type=int, metavar="N", help="neighbors that are averaged, itself "
+                        "among them (default: 6)")  # fmt: skip
+    parser.add_argument("--lambda", type=float, dest="lambda_value", metavar="L",
+                        help="weight of the original distance, 0 to 1 (default: 0.3)")  # fmt: skip
+
+
+def _reranking(options: argparse.Namespace) -> Any:
+    """The settings of re-ranking that were asked for; False if none was."""
+    from crosscam.retrieval import RerankSettings
+
+    given = {k: getattr(options, k) for k in ("k1", "k2", "lambda_value")}
+    given = {k: v for k, v in given.items() if v is not None}
+    if given and not options.rerank:
+        raise InputError("--k1, --k2 and --lambda belong to --rerank: give --rerank as well.")
+    return options.rerank and RerankSettings(**given)
+
+
 def _train(options: argparse.Namespace) -> int:
     settings = list(options.settings)
     if options.recipe and "=" in options.recipe:  # no recipe, only overrides
@@ -435,7 +454,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         model,
         _dataset(options, model),
         ap=options.ap,
-        rerank=options.rerank,
+        rerank=_reranking(options),
         seed=options.seed,
         progress=not options.quiet,
     )
@@ -602,7 +621,7 @@ def _score(options: argparse.Namespace) -> int:
 
     metrics = score_file(
         options.features,
-        rerank=options.rerank,
+        rerank=_reranking(options),
         ap=options.ap,
         metric=options.metric,
         same_camera=options.same_camera,

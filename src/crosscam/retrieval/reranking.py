@@ -272,7 +272,8 @@ def _encode(
     if n < k:
         raise FeatureError(
             f"re-ranking with k1={settings.k1}, k2={settings.k2} needs at least {k} items "
-            f"(queries and gallery together), got {n}. Use smaller k1 and k2."
+            f"(queries and gallery together), got {n}. Use k1 of at most {n - 1} and k2 of at "
+            f"most {n} (on the command line --k1 and --k2)."
         )
     metric: Metric = "cosine" if between.kind == COSINE else "sqeuclidean"
     pairs = FeaturePairs(items, items, metric, kernels=kernels)
