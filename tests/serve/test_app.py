@@ -694,6 +694,34 @@ def test_unknown_form_fields_are_named(viewer: Caller, operator: Caller) -> None
     assert refused.status_code == 403
 
 
+def test_unknown_query_parameters_are_named(viewer: Caller, running: Running) -> None:
+    answer = viewer.get("/api/sightings?camera=99&person=x&%1b=1")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "unknown query parameters: 'camera', '\\x1b'. Known are cameras, person, after, before, "
+        "limit."
+    )
+    id = running.id_of(1, 1)
+    for path in (
+        "me",
+        "stats",
+        "people",
+        "calibration",
+        f"sightings/{id}",
+        f"sightings/{id}/picture",
+    ):
+        answer = viewer.get(f"/api/{path}?nmae=x")
+        assert answer.status_code == 422, path
+        assert "unknown query parameters: 'nmae'. There are none here." in answer.text, path
+    assert viewer.get("/metrics?x=1").status_code == 422
+    # A filter of a search is a form field; in the address it would filter nothing.
+    files = [("pictures", ("q.jpg", jpeg(1), "image/jpeg"))]
+    assert viewer.post("/api/search?cameras=1", files=files).status_code == 422
+    assert (
+        viewer.get("/api/audit?nmae=x").status_code == 403
+    )  # what a role may not do is said first
+
+
 def test_a_form_is_asked_for_where_json_came(viewer: Caller) -> None:
     answer = viewer.post("/api/search", json={"person": "Ann"})
     assert answer.status_code == 422

@@ -26,7 +26,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -408,12 +408,18 @@ def make_app(service: Service) -> FastAPI:
                     f"this needs the role {role.name.lower()}, and the token has "
                     f"{token.role.name.lower()}.",
                 )
+            only_known_parameters(request)
             return token
 
         return Depends(check)
 
     viewer, operator, admin = (needs(role) for role in Role)
     thumbnails = needs(Role.VIEWER, _PICTURE_COST)
+
+    def only_known_parameters(request: Request) -> None:
+        """Refuses parameters in the address that the route does not have, as ``only_known``."""
+        known = [field.alias for field in request.scope["route"].dependant.query_params]
+        _require_known("query parameters", request.query_params, known)
 
     async def only_known(request: Request) -> None:
         """Refuses a form with fields that the route does not have: a typo must not widen a search.
@@ -425,11 +431,7 @@ def make_app(service: Service) -> FastAPI:
             raise HTTPException(422, "send the fields as a form (multipart/form-data).")
         own = inspect.signature(request.scope["route"].endpoint).parameters
         known = [name for name in own if name not in ("token", "_")]
-        strange = [name for name in dict.fromkeys(await request.form()) if name not in known]
-        if strange:
-            # Enough of a name to find it by, and nothing that a log or a terminal would obey.
-            shown = ", ".join(ascii(name[:40]) for name in strange[:5])
-            raise HTTPException(422, f"unknown form fields: {shown}. Known are {', '.join(known)}.")
+        _require_known("form fields", await request.form(), known)
 
     form = Depends(only_known)
 
@@ -862,6 +864,15 @@ def make_app(service: Service) -> FastAPI:
     app.add_middleware(BodyLimit, most=settings.max_upload_bytes, seconds=settings.body_seconds)
     app.add_middleware(SafeHeaders)
     return app
+
+
+def _require_known(what: str, given: Iterable[str], known: list[str]) -> None:
+    strange = [name for name in dict.fromkeys(given) if name not in known]
+    if strange:
+        # Enough of a name to find it by, and nothing that a log or a terminal would obey.
+        shown = ", ".join(ascii(name[:40]) for name in strange[:5])
+        there = f"Known are {', '.join(known)}." if known else "There are none here."
+        raise HTTPException(422, f"unknown {what}: {shown}. {there}")
 
 
 def _salt(path: Path) -> bytes:
