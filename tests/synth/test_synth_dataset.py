@@ -19,6 +19,7 @@ from crosscam.synth import (
     read_annotations,
     read_labels,
     read_texture,
+    sheet,
     synthesize,
 )
 from crosscam.synth.identity import draw_identity
@@ -212,7 +213,16 @@ def test_presets_are_what_they_say(preset, tmp_path) -> None:
 
 
 def test_a_sheet_is_drawn(tmp_path) -> None:
-    path = contact_sheet(tmp_path / "sheet.jpg", rows=1, cameras=2, seed=1)
+    path = contact_sheet(tmp_path / "new" / "sheet.JPG", rows=1, cameras=2, seed=1)
     assert size_of(path) == (260 + 5 * 132, 260)
     with pytest.raises(InputError, match="rows and cameras"):
         contact_sheet(tmp_path / "no.jpg", rows=0)
+
+
+@pytest.mark.parametrize("name", ["sheet", "sheet.txt"])
+def test_a_sheet_that_is_no_picture_is_refused_before_it_is_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheet, "render_shot", lambda *_: pytest.fail("was drawn"))
+    with pytest.raises(InputError, match=f"a .jpg or .png file, got {name}"):
+        contact_sheet(tmp_path / name)

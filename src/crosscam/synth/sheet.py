@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from crosscam.errors import InputError
+from crosscam.files import replacing
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.closet import open_closet
 from crosscam.synth.identity import draw_identity
@@ -36,7 +37,15 @@ def contact_sheet(
 
     The format follows the suffix of ``out`` (JPEG or PNG); ``assets`` is a folder of MakeHuman
     garments.  Returns the path.
+
+    Raises:
+        InputError: no row or camera, or a file name that is neither JPEG nor PNG.
+        DiskError: the file cannot be written.
     """
+    path = Path(out)
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}.get(path.suffix.lower())
+    if kind is None:  # before minutes of rendering
+        raise InputError(f"a sheet is a .jpg or .png file, got {path.name}.")
     if rows < 1 or cameras < 1:
         raise InputError(f"a sheet needs rows and cameras >= 1, got {rows} and {cameras}.")
     look = look or Look()
@@ -52,8 +61,9 @@ def contact_sheet(
         cells = [color * valid[..., None], first.image, _colored(first), first.iuv * _SPREAD,
                  _joints(first), *views]  # fmt: skip
         lines.append(np.concatenate([_framed(c) for c in cells], 1))
-    path = Path(out)
-    Image.fromarray(np.concatenate(lines)).save(path, quality=82)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(np.concatenate(lines)).save(temporary, kind, quality=82)
     return path
 
 
