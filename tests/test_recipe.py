@@ -76,6 +76,8 @@ def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
         ("method=baselin", "Did you mean 'baseline'"),
         ("optimizer.lr", "write key=value"),
         ("=3", "write key=value"),
+        ("seed=-1", "seed must be 0 to 18446744073709551615, got -1"),
+        ("seed=18446744073709551616", "seed must be 0 to 18446744073709551615"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, said: str) -> None:

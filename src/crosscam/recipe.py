@@ -332,13 +332,15 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         built = parser.instantiate(config)
     except (InputError, ValueError, TypeError) as error:
         raise RecipeError(f"a setting does not fit: {error}") from error
+    seed = built["seed"]
+    _require("seed", seed, 0 <= seed < 2**64, f"0 to {2**64 - 1}")
     options = dict(vars(built["method"]))
     name = options.pop("name")
     _try(cls, options)
     if name.endswith(".py"):
         name = str(Path(name).expanduser().absolute())
     return Recipe(
-        seed=built["seed"],
+        seed=seed,
         method=MethodSettings(name, options),
         **{section: built[section] for section in _SECTIONS},
     )
@@ -392,7 +394,7 @@ def _parser(cls: type[Method]) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="crosscam train", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw, 0 or more")
     parser.add_argument("--method.name", type=str, default="baseline", help="method, or a .py file")
     parser.add_class_arguments(cls, "method", skip={"num_classes"}, instantiate=False)
     for section, settings in _SECTIONS.items():
