@@ -175,6 +175,114 @@ def test_what_was_forgotten_is_in_no_file(tmp_path: Path, encoder: ToyEncoder) -
         assert gallery.people.names() == {"Bert": 1}
 
 
+class _Killed(BaseException):
+    pass
+
+
+def _kill(*args: Any, **more: Any) -> bool:
+    raise _Killed
+
+
+_NEEDLE = b"Zacharias Unforgettable"
+
+
+def test_what_was_forgotten_is_in_no_points_that_a_kill_left_behind(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add([*crowd(1), Item(toy.person(5, 5, 5), person=_NEEDLE.decode())])
+        (s,) = gallery.people.sightings(_NEEDLE.decode())
+        leftover = gallery.pictures.path(s.picture).with_name(f".{s.picture}.writing")
+        leftover.write_bytes(b"half of a picture")
+        with monkeypatch.context() as patch:
+            patch.setattr(type(gallery._home), "drop", lambda self, name: None)  # dead by then
+            patch.setattr("crosscam.gallery.gallery.optimize_aside", _kill)
+            with pytest.raises(_Killed):
+                gallery.compact_aside(threading.Event())
+            patch.setattr(gallery._home, "write", _kill)
+            with pytest.raises(_Killed):
+                gallery.reembed(ToyEncoder(seed=1))
+        leftover.write_bytes(b"half of a picture")
+        assert len(gallery.verify().stale) == 2
+        assert len({p.relative_to(tmp_path).parts[1] for p in _files_with(tmp_path, _NEEDLE)}) == 3
+        assert gallery.forget(person=_NEEDLE.decode()).erased
+        assert gallery.verify() == Check(6, [], [], [], [], [], [], [])
+        assert not _files_with(tmp_path, _NEEDLE)
+
+
+def test_points_that_cannot_be_dropped_are_not_said_to_be_erased(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        gallery._home.copy(gallery._manifest["points"], "points-left")
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.rmtree", lambda *a, **k: _raise(OSError("in use")))
+            assert not gallery.forget(ids=ids[:1]).erased
+        assert gallery.unerased
+        assert gallery.forget(ids=ids[1:2]).erased
+        assert gallery.verify().stale == []
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_forgetting_during_a_compaction_leaves_its_copy_and_says_so(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add([*crowd(1), Item(toy.person(5, 5, 5), person=_NEEDLE.decode())])
+
+        def busy(*args: Any) -> bool:
+            receipt = gallery.forget(person=_NEEDLE.decode())
+            assert (receipt.sightings, receipt.erased) == (1, False)
+            return True
+
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", busy)
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert (len(gallery), gallery.unerased) == (6, True)
+        assert _files_with(tmp_path, _NEEDLE)
+        assert gallery.forget(person="nobody").erased
+        assert not _files_with(tmp_path, _NEEDLE)
+
+
+def test_a_resumed_reembedding_does_not_bring_back_what_was_forgotten(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add([*crowd(1), Item(toy.person(5, 5, 5), person=_NEEDLE.decode())])
+        with monkeypatch.context() as patch:
+            patch.setattr(gallery._home, "write", _kill)
+            with pytest.raises(_Killed):
+                gallery.reembed(ToyEncoder(seed=1))
+        gallery.forget(person=_NEEDLE.decode(), erase=False)
+        assert gallery.reembed(ToyEncoder(seed=1)) == 0
+        assert gallery.unerased
+        gallery.compact()
+        assert not _files_with(tmp_path, _NEEDLE)
+        assert len(gallery) == 6
+
+
+def test_compacting_aside_removes_what_nothing_shows_and_nothing_else(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        with monkeypatch.context() as patch:
+            patch.setattr(gallery.points, "add", _kill)
+            with pytest.raises(_Killed):
+                gallery.add([Item(toy.person(5, 5, 5))])
+        gallery.add(crowd(1))
+        (orphan,) = gallery.verify().orphans
+        leftover = gallery.pictures.path(orphan).with_name(f".{orphan}.writing")
+        leftover.write_bytes(b"half of a picture")
+        # As if all points were added after it had looked for the first time.
+        monkeypatch.setattr(gallery, "_pictures_used", set)
+        monkeypatch.setattr("crosscam.gallery.gallery.optimize_aside", lambda *args: True)
+        assert gallery.compact_aside(threading.Event(), patience=0)
+        assert gallery.verify() == Check(6, [], [], [], [], [], [], [])
+
+
 def _files_with(folder: Path, needle: bytes) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file() and needle in p.read_bytes()]
 

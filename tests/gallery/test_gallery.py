@@ -558,6 +558,19 @@ def test_forgetting_by_when_sightings_came(places: Places, encoder: ToyEncoder) 
         assert [s.id for s in gallery.find()] == [stays]
 
 
+def test_a_picture_of_who_is_being_forgotten_is_gone(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        gallery.add(crowd(1, 1))
+        gone, lost = gallery.find()
+        assert gallery.read_picture(gone)[:3] == b"\xff\xd8\xff"
+        gallery.forget(ids=[gone.id], erase=False)
+        with pytest.raises(InputError, match=f"no sighting {gone.id}"):
+            gallery.read_picture(gone)
+        gallery.pictures.delete([lost.picture])
+        with pytest.raises(GalleryError, match="cannot be read"):
+            gallery.read_picture(lost)
+
+
 def test_forgetting_that_was_killed_can_be_asked_for_again(
     places: Places, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

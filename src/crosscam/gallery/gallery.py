@@ -611,6 +611,22 @@ class Gallery:
         """The picture file of a sighting; None where it was added as a vector."""
         return self.pictures.path(sighting.picture) if sighting.picture else None
 
+    def read_picture(self, sighting: Sighting) -> bytes:
+        """The bytes of a sighting's picture.
+
+        Raises:
+            InputError: it was added without one, or was forgotten since it was looked up.
+            GalleryError: the file is lost.
+        """
+        if not sighting.picture:
+            raise InputError(f"sighting {sighting.id} was added without a picture.")
+        try:
+            return self.pictures.read(sighting.picture)
+        except GalleryError:
+            with self._changing:  # who is forgetting it deletes the picture first
+                self.sighting(sighting.id)
+            raise
+
     # --- forgetting and upkeep --------------------------------------------------------------------
 
     def forget(
@@ -638,8 +654,13 @@ class Gallery:
             camera: the camera.
             ids: sightings.
             reason: goes into the receipt.
-            erase: also rewrite the files of the store so that nothing of it is left in them;
-                else :meth:`compact` does that later.
+            erase: also rewrite the files of the store so that nothing of it is left in them, and
+                drop points that are not in use (of a :meth:`reembed` that was interrupted, which
+                then begins anew); else :meth:`compact` does that later.
+
+        Returns:
+            A receipt; its ``erased`` is only true where nothing is left in any file, which it is
+            not while :meth:`compact_aside` is under way.
         """
         where = Where(
             ids=tuple(ids),
@@ -670,8 +691,12 @@ class Gallery:
                 self.points.delete(Where(ids=tuple(gone[start : start + 1000])))
             self.pictures.flush()
             self.points.flush()
-            if erase and (gone or not self._erased()):
-                self._erase()
+            # Not while a copy of the points is compacted aside: it may hold what was deleted.
+            if erase and (gone or not self._erased()) and self._compacting.acquire(blocking=False):
+                try:
+                    self._erase()
+                finally:
+                    self._compacting.release()
             erased = self._erased()
         asked: dict[str, Any] = {}
         if person is not None:
@@ -704,22 +729,13 @@ class Gallery:
         """Index new sightings, erase deleted ones from the files, remove what nothing refers to.
 
         Returns how many orphaned or half-written files and unused sets of points were removed.
+        Waits for a :meth:`compact_aside` that is under way.
         """
-        with self._changing:
-            used = self._pictures_used()
-            orphans = [n for n in self.pictures.names() if n not in used]
-            self.pictures.delete(orphans)
-            leftovers = self.pictures.leftovers()
-            for path in leftovers:
-                path.unlink(missing_ok=True)
-            stale = self._stale()
-            for name in stale:
-                self._home.drop(name)
-            self._erase()
-        return len(orphans) + len(leftovers) + len(stale)
+        with self._compacting, self._changing:
+            return self._remove_orphans() + self._erase()
 
     def compact_aside(self, stop: threading.Event, *, patience: float = 5.0) -> bool:
-        """Index and erase as :meth:`compact` does, while searches and changes go on.
+        """Index, erase and remove as :meth:`compact` does, while searches and changes go on.
 
         Another process works on a copy of the points, which needs their space on the disk once
         more; changes wait while it is copied, and while what changed is brought over.  Points
@@ -737,10 +753,9 @@ class Gallery:
         if not isinstance(home, EdgeHome) or not self._compacting.acquire(blocking=False):
             return False
         try:
+            self._remove_orphans()
             with self._changing:
-                for name in self._stale():
-                    with suppress(OSError):  # see _copy_name
-                        home.drop(name)
+                self._remove_unused()
                 self.flush()
                 begun, old = self._forgotten, self._manifest["points"]
                 new = _copy_name(old)
@@ -772,7 +787,7 @@ class Gallery:
             with self._changing:
                 inner.close()
                 home.drop(old)
-                self._set_unerased(self._forgotten != begun)
+                self._set_unerased(self._forgotten != begun or bool(self._stale()))
             return True
         finally:
             self._compacting.release()
@@ -844,7 +859,7 @@ class Gallery:
             GalleryError: some sightings have no picture (or it is damaged); nothing is changed.
         """
         model = Model.of(encoder)
-        with self._changing:
+        with self._compacting, self._changing:
             if model.hash == self.model.hash:
                 raise GalleryError(
                     f"{self.place} is embedded with this model already ({model.short}); nothing to "
@@ -871,10 +886,16 @@ class Gallery:
                 pictures = [decode(self.pictures.read(s.picture)) for s in some]
                 return checked_vectors(encoder.embed(pictures), len(some), model.dim)
 
-            count = self._transfer(target, model, vectors, progress)
-            target.flush()
-            old = self._manifest["points"]
-            self._home.write(manifest)
+            try:
+                # What was forgotten since an interrupted run is deleted there, but not erased.
+                manifest["unerased"] = target.erases and target.count(Where()) > 0
+                count = self._transfer(target, model, vectors, progress)
+                target.flush()
+                old = self._manifest["points"]
+                self._home.write(manifest)
+            except BaseException:
+                target.close()
+                raise
             self.points.close()
             self.points, self.model, self._manifest = target, model, manifest
             self.encoder = encoder
@@ -963,6 +984,34 @@ class Gallery:
             shown |= {p.payload["picture"] for p in found if p.id not in but}
         return shown
 
+    def _remove_orphans(self) -> int:
+        """Remove pictures that no sighting shows; returns how many.
+
+        It looks while others add, whose pictures are in place before their points: what seems
+        unused is looked at again while they wait.
+        """
+        names = list(self.pictures.names())
+        used = self._pictures_used()
+        seem = [n for n in names if n not in used]
+        with self._changing:
+            shown = self._shown(seem, but=set())
+            removed = self.pictures.delete(n for n in seem if n not in shown)
+            self.pictures.flush()
+        return removed
+
+    def _remove_unused(self) -> int:
+        """Remove half-written files and sets of points not in use; returns how many.
+
+        Nobody may be adding or compacting.
+        """
+        files, sets = self.pictures.leftovers(), self._stale()
+        for path in files:
+            path.unlink(missing_ok=True)
+        for name in sets:
+            with suppress(OSError):  # see _copy_name; what stays is not said to be erased
+                self._home.drop(name)
+        return len(files) + len(sets) - len(self._stale())
+
     def _pictures_used(self) -> set[str]:
         return {
             p.payload.get("picture", "") for p in self.points.scan(Where(), fields=("picture",))
@@ -976,12 +1025,18 @@ class Gallery:
             self._manifest["unerased"] = value
             self._home.write(self._manifest)
 
-    def _erase(self) -> None:
+    def _erase(self) -> int:
+        """Leave nothing of what was deleted in any file; returns how many were removed.
+
+        Nobody may be adding or compacting.
+        """
+        removed = self._remove_unused()
         self.points.optimize()
-        self._set_unerased(False)
+        self._set_unerased(bool(self._stale()))
+        return removed
 
     def _erased(self) -> bool:
-        return self.points.erases and not self._manifest["unerased"]
+        return self.points.erases and not self._manifest["unerased"] and not self._stale()
 
 
 def _copy_name(points: str) -> str:
