@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import stat
 import struct
 import threading
@@ -24,7 +25,10 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
+from crosscam.errors import ImageError
 from crosscam.gallery import Item, Where
+from crosscam.gallery.gallery import Added
+from crosscam.gallery.pictures import picture_name
 from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.retention import Kept
 from crosscam.serve.settings import ServiceSettings
@@ -668,9 +672,46 @@ def bomb(width: int, height: int) -> bytes:
 def test_what_is_no_picture_is_refused(data: bytes, words: str, viewer: Caller) -> None:
     answer = send(viewer, data)
     assert answer.status_code == 422
-    import re
-
     assert re.search(words, answer.json()["detail"]), answer.json()["detail"]
+
+
+def test_a_picture_that_cannot_be_kept_is_named_and_none_is_added(
+    running: Running, operator: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(*pictures: bytes) -> Any:
+        files = [("pictures", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(pictures)]
+        return operator.post("/api/sightings", files=files)
+
+    def name(data: bytes) -> str:
+        if data == odd:  # of a kind that can be decoded, but has no name here
+            raise ImageError("not a picture in a known format")
+        return picture_name(data)
+
+    odd, count = jpeg(52), len(running.service.gallery)
+    monkeypatch.setattr("crosscam.serve.app.picture_name", name)
+    for strange, words in ((odd, "known format"), (jpeg(1)[:300], "cut|truncated|ends")):
+        answer = add(strange)
+        assert answer.status_code == 422
+        assert re.search(words, answer.json()["detail"])
+        answer = add(jpeg(50), jpeg(51), strange)
+        assert answer.status_code == 422
+        assert re.match(f"picture 3 of 3: .*({words})", answer.json()["detail"])
+    assert len(running.service.gallery) == count
+    # What the gallery alone cannot read is not said to be added either.
+    added = Added(ids=[running.ids[0], ""], broken=[("upload", "no pixels")])
+    monkeypatch.setattr(running.service.gallery, "add", lambda items: added)
+    answer = add(jpeg(50), jpeg(51))
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "picture 2 of 2: no pixels"
+    assert lines(running)[-1]["stage"] == "failed"
+
+
+def test_a_broken_picture_of_a_search_is_named(viewer: Caller) -> None:
+    pictures = [jpeg(1), b"<html>", jpeg(2)]
+    files = [("pictures", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(pictures)]
+    answer = viewer.post("/api/search", files=files)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("picture 2 of 3: the upload is not a picture")
 
 
 def test_unknown_form_fields_are_named(viewer: Caller, operator: Caller) -> None:

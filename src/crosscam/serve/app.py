@@ -46,8 +46,9 @@ from crosscam.decision import Calibration, Drift, judge
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
 from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
+from crosscam.gallery.pictures import picture_name
 from crosscam.gallery.sighting import clean_name
-from crosscam.image import decode
+from crosscam.image import MAX_PIXELS, decode
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
 from crosscam.serve.limits import RateLimit
@@ -448,15 +449,22 @@ def make_app(service: Service) -> FastAPI:
         finally:
             of.release()
 
-    def read_pictures(uploads: list[UploadFile]) -> list[tuple[bytes, Any]]:
+    def read_pictures(uploads: list[UploadFile], *, keep: bool = False) -> list[tuple[bytes, Any]]:
+        """Bytes and pixels; an ``ImageError`` says which of several cannot be used (or kept)."""
         if len(uploads) > settings.max_pictures:
             raise HTTPException(
                 422, f"at most {counted(settings.max_pictures, 'picture')}, got {len(uploads)}."
             )
         pictures = []
-        for upload in uploads:
+        most = min(settings.max_pixels, MAX_PIXELS) if keep else settings.max_pixels
+        for number, upload in enumerate(uploads, 1):
             data = upload.file.read()
-            pictures.append((data, decode(data, max_pixels=settings.max_pixels)))
+            try:
+                pictures.append((data, decode(data, max_pixels=most)))
+                if keep:
+                    picture_name(data)
+            except ImageError as error:
+                raise ImageError(_which(number, len(uploads), str(error))) from error
         return pictures
 
     def who(names: list[str]) -> list[str]:
@@ -669,13 +677,16 @@ def make_app(service: Service) -> FastAPI:
         person: Annotated[str, Form(max_length=200)] = "",
         reason: Annotated[Reason, Form()] = "",
     ) -> dict[str, Any]:
-        """Adds one sighting per picture; those that are there already stay as they are."""
+        """Adds one sighting per picture; those that are there already stay as they are.
+
+        Where one of the pictures cannot be used, none is added.
+        """
         when = None if time is None else parse_time(time)
         person = person and clean_name(person)
         camera = camera and clean_name(camera, "a camera's name")
         track = track and clean_name(track, "a track's name")
         with turn(service.turns):
-            read = read_pictures(pictures)
+            read = read_pictures(pictures, keep=True)
             with change(
                 token,
                 "add",
@@ -691,7 +702,10 @@ def make_app(service: Service) -> FastAPI:
                     for data, _ in read
                 ]
                 added = gallery.add(items)
-                line["sightings"] = added.ids
+                line["sightings"] = [id for id in added.ids if id]
+                if added.broken:  # none that read_pictures let through should be
+                    number = added.ids.index("") + 1
+                    raise ImageError(_which(number, len(read), added.broken[0][1]))
         return {"ids": added.ids, "new": added.new, "present": added.present}
 
     def named(found: list[Sighting]) -> dict[str, Any]:
@@ -864,6 +878,11 @@ def make_app(service: Service) -> FastAPI:
     app.add_middleware(BodyLimit, most=settings.max_upload_bytes, seconds=settings.body_seconds)
     app.add_middleware(SafeHeaders)
     return app
+
+
+def _which(number: int, of: int, fault: str) -> str:
+    """Which picture of an upload has a fault; its file's name is not ours to repeat."""
+    return f"picture {number} of {of}: {fault}" if of > 1 else fault
 
 
 def _require_known(what: str, given: Iterable[str], known: list[str]) -> None:
