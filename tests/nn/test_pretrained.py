@@ -134,6 +134,12 @@ class TestFiles:
         with pytest.raises(CheckpointError, match=r"no weights file at .*none\.safetensors"):
             pretrained.fetch(str(tmp_path / "none.safetensors"))
 
+    @pytest.mark.parametrize("word", ["imagenet", "true", "resnet50"])
+    def test_a_word_is_told_what_there_is(self, word: str) -> None:
+        said = f"no weights called {word} come with.*people, people-plain, people-small; .*hub:timm"
+        with pytest.raises(CheckpointError, match=said):
+            pretrained.fetch(word)
+
     def test_pickle_is_not_read(self, tmp_path: Path) -> None:
         file = tmp_path / "w.pth"
         torch.save({"a": torch.ones(1)}, file)

@@ -80,6 +80,13 @@ def fetch(source: str) -> Source:
             f"{source}: a sha256 has 64 hexadecimal digits, got {len(wanted)}. "
             "`sha256sum FILE` prints it."
         )
+    if name not in SHIPPED and re.fullmatch(r"[\w-]+", name):  # imagenet, true: a word, no file
+        raise CheckpointError(
+            f"no weights called {name} come with this package, and none of ImageNet. It has "
+            f"{', '.join(SHIPPED)}; of others give a .safetensors file or its place on the hub, as "
+            "hub:timm/resnet50.tv_in1k/model.safetensors@main for ImageNet's ResNet-50 "
+            "(docs/convert.md says how to get them)."
+        )
     known = name in SHIPPED or name.endswith(".safetensors")
     if not known and not re.search(r"\.safetensors@[^@]+$", name):
         raise CheckpointError(
