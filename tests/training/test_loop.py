@@ -74,6 +74,40 @@ def test_a_run_leaves_everything_behind(whole: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (["method=baseline"], "method.margin=soft"),
+        (["method=baseline", "method.margin=soft"], ""),
+        (["method=baseline", "method.triplet=0"], ""),
+        (["method=baseline", "method.triplet_from=0.3"], ""),
+        (["method=baseline", "method.normalize=true"], ""),
+        (["method=msfl", "method.margin=soft"], "method.normalize=true"),
+        (["method=msfl", "method.normalize=true"], ""),
+        (["method=mpn"], ""),  # compares features of length one
+        (["method=baseline", "method.backbone.ibn=true", "method.backbone.width=0.5",
+          "method.backbone.pretrained=people-small"], ""),
+    ],
+)  # fmt: skip
+def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: str) -> None:
+    small = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
+    recipe = parse(None, [*small, *settings])
+    said = loop.collapsing(recipe.method.build(8), recipe)
+    assert said.endswith(f"or take {advice}." if advice else "")
+    assert bool(said) == bool(advice)
+
+
+def test_the_warning_comes_once(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = toy_recipe(toys, "schedule.epochs=1")
+    run = loop.train(recipe, tmp_path / "run", progress=False)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.startswith("crosscam: warning: a triplet on plain") for line in said] == [True]
+    loop.resume(run, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_same_seed_gives_the_same_weights(whole: Path, toys: Path, tmp_path: Path) -> None:
     again = loop.train(toy_recipe(toys), tmp_path / "run", progress=False)
     assert_same_weights(whole, again)

@@ -38,6 +38,7 @@ from crosscam.errors import CheckpointError, RecipeError, TrainingError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.nn import layers, sync
+from crosscam.nn.stages import Backbone
 from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
@@ -165,6 +166,8 @@ def _train(
             raise RecipeError(
                 f"a setting of the method or optimizer does not fit: {error}"
             ) from error
+        if me == 0 and last is None and (advice := collapsing(method, recipe)):
+            print(f"crosscam: warning: {advice}", file=sys.stderr)
         if recipe.data.pairs and not method.takes_pairs:
             raise RecipeError(
                 f"data.pairs was given, and method {recipe.method.name} does not learn from "
@@ -387,6 +390,28 @@ def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], in
     """Class label 0..C-1 of every sample, by sorted person id, and C."""
     classes, labels = np.unique([s.pid for s in samples], return_inverse=True)
     return labels.astype(np.int64), len(classes)
+
+
+def collapsing(method: Method, recipe: Recipe) -> str:
+    """What to do where a triplet will most likely pull all features together; else "".
+
+    One on plain distances does, from the first step on a network that knows nothing: a hinge
+    always, a soft margin where no BNNeck stands behind it (docs/LOG.md).
+    """
+    options = recipe.method.options
+    neck = bool(options.get("bnneck"))
+    backbone = getattr(method, "backbone", None)
+    scratch = isinstance(backbone, Backbone) and backbone.report is None
+    at_once = options.get("triplet", 0) > 0 and not options.get("triplet_from")
+    plain = options.get("normalize") is False
+    if not (scratch and at_once and plain) or (neck and options.get("margin") == "soft"):
+        return ""
+    return (
+        f"a triplet on plain distances (method.margin={options.get('margin')}) starts from random "
+        "weights, which mostly makes all features one. Start from trained weights "
+        "(method.backbone.pretrained=..., docs/convert.md), or take "
+        f"method.{'margin=soft' if neck else 'normalize=true'}."
+    )
 
 
 def fingerprint(samples: tuple[Sample, ...]) -> str:
