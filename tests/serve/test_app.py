@@ -25,10 +25,11 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
-from crosscam.errors import ImageError
+from crosscam.errors import ImageError, InputError
 from crosscam.gallery import Item, Where
 from crosscam.gallery.gallery import Added
 from crosscam.gallery.pictures import picture_name
+from crosscam.serve.app import _salt
 from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.retention import Kept
 from crosscam.serve.settings import ServiceSettings
@@ -943,6 +944,74 @@ def test_every_answer_has_safe_headers(path: str, viewer: Caller) -> None:
         assert headers["cache-control"] == "no-store"
 
 
+def test_what_nobody_thought_of_is_answered_counted_and_logged(
+    running: Running,
+    viewer: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(running.service.gallery, "stats", lambda: 1 / 0)
+    answer = viewer.get("/api/stats")
+    assert answer.status_code == 500
+    detail = answer.json()["detail"]
+    number = re.search(r"under ([0-9a-f]{12})", detail)
+    assert number is not None
+    assert "ZeroDivision" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert f"request {number[1]} failed: GET '/api/stats'" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    count = 'crosscam_requests_total{action="stats",status="500"} 1.0'
+    assert count in viewer.get("/metrics").text
+    # The guard of the tokens is inside as well.
+    monkeypatch.setattr(running.service.tokens, "find", lambda secret: 1 / 0)
+    answer = viewer.get("/api/me")
+    assert (answer.status_code, answer.headers["cache-control"]) == (500, "no-store")
+
+
+def test_a_damaged_key_of_the_log_is_named(tmp_path: Path) -> None:
+    salt = _salt(tmp_path / "salt")
+    assert _salt(tmp_path / "salt") == salt
+    for damaged in ("zz", "", "ab" * 31, "\u00e9"):
+        (tmp_path / "salt").write_text(damaged, encoding="utf-8")
+        with pytest.raises(InputError, match=r"salt is not the key .* from a copy, or move it"):
+            _salt(tmp_path / "salt")
+
+
+def test_a_picture_of_a_sighting_that_is_being_forgotten_is_not_there(
+    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, id = running.service.gallery, running.id_of(1, 1)
+    deleted, asked = threading.Event(), threading.Event()
+    delete, read = gallery.points.delete, gallery.pictures.read
+
+    def slowly(where: Where) -> None:
+        deleted.set()  # the picture is gone, the sighting is not
+        asked.wait(10)
+        delete(where)
+
+    def tried(name: str) -> bytes:
+        try:
+            return read(name)
+        finally:
+            threading.Timer(0.2, asked.set).start()
+
+    monkeypatch.setattr(gallery.points, "delete", slowly)
+    monkeypatch.setattr(gallery.pictures, "read", tried)
+    forgetting = threading.Thread(target=lambda: gallery.forget(ids=[id], erase=False))
+    forgetting.start()
+    assert deleted.wait(10)
+    assert viewer.get(f"/api/sightings/{id}/picture").status_code == 404
+    forgetting.join()
+    # One whose file is lost is another matter.
+    lost = running.id_of(1, 2)
+    gallery.pictures.delete([gallery.sighting(lost).picture])
+    answer = viewer.get(f"/api/sightings/{lost}/picture")
+    assert answer.status_code == 503
+    assert "gallery verify" in answer.json()["detail"]
+
+
 def test_metrics_count_requests(viewer: Caller) -> None:
     viewer.search(1)
     text = viewer.get("/metrics").text
@@ -951,8 +1020,6 @@ def test_metrics_count_requests(viewer: Caller) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    from crosscam.errors import InputError
-
     for wrong in (
         {"searches": 0},
         {"far": 1.0},

@@ -50,7 +50,7 @@ from crosscam.gallery.pictures import picture_name
 from crosscam.gallery.sighting import clean_name
 from crosscam.image import MAX_PIXELS, decode
 from crosscam.serve.audit import AuditLog
-from crosscam.serve.guards import BodyLimit, Gate, SafeHeaders
+from crosscam.serve.guards import BodyLimit, Gate, Mishaps, SafeHeaders
 from crosscam.serve.limits import RateLimit
 from crosscam.serve.retention import DAY, Kept
 from crosscam.serve.settings import ServiceSettings
@@ -65,6 +65,7 @@ _PICTURE_COST = 0.05  # of a request: a page of results has dozens of pictures
 _WAIT = 5.0  # seconds that a search waits for its turn before it is turned away
 _LARGEST = 1024  # pixels of the longer side of a picture that is shown
 _REMEMBERED = 200_000  # sightings that lines of the log named: some 40 MB
+_SALT = 32  # bytes
 _FRESH = 20_000  # sightings not in the index from which on it is built anew
 
 
@@ -114,7 +115,7 @@ class Service:
         self.gallery, self.state, self.settings = gallery, state, settings
         self.calibration, self.clock = calibration, clock
         private_folder(state)
-        self.tokens = Tokens(state / "tokens.json", clock)
+        self.tokens, self.salt = Tokens(state / "tokens.json", clock), _salt(state / "salt")
         self.audit = AuditLog(state / "audit.jsonl", clock)
         self.limit = RateLimit(settings.per_minute, settings.burst)
         self.turns = threading.BoundedSemaphore(settings.searches)
@@ -123,7 +124,6 @@ class Service:
         self._shown: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._showing, self._retaining = threading.Lock(), threading.Lock()
         self.drift: Drift | None = None
-        self.salt = _salt(state / "salt")
         self.metrics = CollectorRegistry()
         self.requests = Counter(
             "crosscam_requests", "Requests", ["action", "status"], registry=self.metrics
@@ -481,7 +481,9 @@ def make_app(service: Service) -> FastAPI:
     def change(token: Token, action: str, **details: Any) -> Any:
         return service.changing(token.name, token.role.name.lower(), action, **details)
 
+    # What is added later stands around what was added before.
     app.add_middleware(Gate, known=lambda secret: service.tokens.find(secret) is not None)
+    app.add_middleware(Mishaps)
 
     @app.middleware("http")
     async def measured(request: Request, call_next: Any) -> Any:
@@ -639,7 +641,12 @@ def make_app(service: Service) -> FastAPI:
                 line["shown"] = [found.id]
         with turn(service.shows):
             # Coded anew: what was uploaded is never sent on as it came, nor what its camera noted.
-            data = gallery.pictures.read(found.picture)
+            try:
+                data = gallery.pictures.read(found.picture)
+            except GalleryError:
+                with gallery.changing():  # being forgotten, whose picture goes first
+                    gallery.sighting(id)  # is a 404
+                raise
             shown = Image.fromarray(decode(data, max_pixels=settings.max_pixels))
             shown.thumbnail((_LARGEST, _LARGEST))
             out = io.BytesIO()
@@ -896,9 +903,17 @@ def _require_known(what: str, given: Iterable[str], known: list[str]) -> None:
 
 def _salt(path: Path) -> bytes:
     try:
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+        salt = bytes.fromhex(path.read_text(encoding="ascii"))
     except FileNotFoundError:
-        salt = secrets.token_bytes(32)
+        salt = secrets.token_bytes(_SALT)
         write_atomically(path, salt.hex())  # half a key would be one
         path.chmod(0o600)
-        return salt
+    except ValueError:
+        salt = b""
+    if len(salt) != _SALT:
+        raise InputError(
+            f"{path} is not the key that people's names in the audit log are hashed with (it has "
+            f"{2 * _SALT} hex digits). Bring it back from a copy, or move it away: a new one is "
+            "made, and the log no longer tells whose names stand in its older lines."
+        )
+    return salt

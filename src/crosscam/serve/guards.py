@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from crosscam.errors import CrosscamError
 from crosscam.wording import either
 
-__all__ = ["BodyLimit", "Gate", "SafeHeaders", "hasty"]
+__all__ = ["BodyLimit", "Gate", "Mishaps", "SafeHeaders", "hasty"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -58,6 +60,39 @@ class Gate:
                 await _refuse(send, 503, str(error))
                 return
         await self.app(scope, receive, send)
+
+
+class Mishaps:
+    """Answers 500 where something happened that nobody thought of.
+
+    The client gets a number, and the log of the process that number with what happened.  Inside of
+    whatever counts answers and gives them headers, unlike the handler of the framework.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise  # the connection is cut, which says that the answer is not whole
+            number = secrets.token_hex(6)
+            logging.getLogger(__name__).exception(
+                "request %s failed: %s %s", number, scope["method"], ascii(scope["path"])
+            )
+            await _refuse(
+                send, 500, "something went wrong in the service. Whoever runs it finds what in "
+                f"its log, under {number}."
+            )  # fmt: skip
 
 
 class BodyLimit:
