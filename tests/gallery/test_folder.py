@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,41 @@ def test_a_full_disk_loses_nothing(
         left = 12 - len(gallery)
         assert left > 0
         assert gallery.add(items).new == left
+
+
+def test_there_is_room_before_the_engine_writes(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def free(mebibytes: int) -> None:
+        left = SimpleNamespace(free=mebibytes << 20)
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: left)
+
+    free(60)
+    with pytest.raises(DiskError, match=r"disk is full .60 MiB are free, and this needs 64"):
+        Gallery.create(tmp_path / "g", encoder)
+    free(90)
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        ids = gallery.add(crowd(1)).ids
+        free(63)  # which is enough for all but adding and rewriting
+        with pytest.raises(DiskError, match=r"needs 65.*all sightings that were acknowledged"):
+            gallery.add(crowd(2))
+        with pytest.raises(DiskError, match="disk is full"):
+            gallery.add_vectors(np.eye(1, 48), [Sighting("")])
+        assert {s.id for s in gallery.find()} == set(ids)
+        gallery.people.enroll("Anna", ids[:2])
+        receipt = gallery.forget(person="Anna")
+        assert (receipt.sightings, receipt.erased) == (2, False)
+        for write in (gallery.compact, lambda: gallery.compact_aside(threading.Event())):
+            with pytest.raises(DiskError, match="disk is full"):
+                write()
+        free(7)
+        with pytest.raises(DiskError, match="7 MiB are free, and this needs 8"):
+            gallery.people.enroll("Bert", ids[2:])
+        assert gallery.search(sightings=ids[2:3], top=9).hits  # looking goes on
+        free(1000)
+        assert gallery.add(crowd(2)).new == 8
+        assert gallery.forget(ids=ids[2:3]).erased
+        assert gallery.verify().sound
 
 
 def test_what_was_forgotten_is_in_no_file(tmp_path: Path, encoder: ToyEncoder) -> None:

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 import crosscam
-from crosscam.errors import GalleryError, ImageError, InputError
+from crosscam.errors import DiskError, GalleryError, ImageError, InputError
 from crosscam.files import private_folder
 from crosscam.gallery.aside import Journal, bring_over, optimize_aside
 from crosscam.gallery.people import People
@@ -48,6 +48,7 @@ from crosscam.gallery.points import (
     ServerHome,
     Vectors,
     checked_vectors,
+    disk_bytes,
     is_url,
 )
 from crosscam.gallery.search import search as search_gallery
@@ -694,7 +695,8 @@ class Gallery:
             # Not while a copy of the points is compacted aside: it may hold what was deleted.
             if erase and (gone or not self._erased()) and self._compacting.acquire(blocking=False):
                 try:
-                    self._erase()
+                    with suppress(DiskError):  # forgotten it is; the receipt says not erased
+                        self._erase()
                 finally:
                     self._compacting.release()
             erased = self._erased()
@@ -843,7 +845,7 @@ class Gallery:
             last=format_time(ends[1].payload.get("time") if ends[1] else None),
             pictures=pictures,
             picture_bytes=picture_bytes,
-            store_bytes=_disk_bytes(store),
+            store_bytes=disk_bytes(store),
             model=asdict(self.model),
             quantization=self.quantization,
             unerased=bool(self._manifest["unerased"]),
@@ -1162,13 +1164,3 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
-
-
-def _disk_bytes(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    return sum(
-        p.stat().st_blocks * 512 if hasattr(p.stat(), "st_blocks") else p.stat().st_size
-        for p in folder.rglob("*")
-        if p.is_file()
-    )

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from crosscam.errors import GalleryError, InputError, MissingExtraError
+from crosscam.errors import DiskError, GalleryError, InputError, MissingExtraError
 from crosscam.files import disk_errors, flush_folder, write_atomically
 from crosscam.gallery.sighting import Where, tidy
 
@@ -36,6 +36,7 @@ __all__ = [
     "Scored",
     "ServerHome",
     "checked_vectors",
+    "disk_bytes",
     "is_url",
 ]
 
@@ -46,6 +47,13 @@ _KEYWORDS = ("camera", "person", "picture", "rejected")  # each index costs ever
 _NUMBERS = ("time", "added")
 _M, _EF_CONSTRUCT = 16, 128  # edges of a node and candidates while building the graph
 _EVERYTHING = 1_000_000
+
+# The engine writes to sparse files through memory maps, where a full disk is no error: the system
+# kills the process (SIGBUS).  So there is room before every write.  Adding leaves the larger
+# reserve, which is more than a new set of points (40 MB) or what a batch makes of its indexes; so
+# naming and forgetting, which need next to nothing, still go on when adding does not.
+_SPARE, _RESERVE = 8 << 20, 64 << 20
+_RINSE = 34 << 20  # bytes of an update that fills a segment of the log, which has 32 MiB
 
 
 def checked_vectors(vectors: Vectors, count: int, dim: int) -> Vectors:
@@ -222,6 +230,9 @@ class EdgeHome:
     def copy(self, name: str, new: str) -> None:
         """Copy a set of points that is flushed and that nobody changes."""
         try:
+            # Holes of sparse files are filled by a copy.
+            size = sum(p.stat().st_size for p in (self.folder / name).rglob("*") if p.is_file())
+            _require_space(self.folder, size + _RESERVE)
             with disk_errors(self.folder / new, "the points that were there"):
                 shutil.copytree(self.folder / name, self.folder / new)
         except BaseException:
@@ -273,6 +284,7 @@ class _EdgePoints:
                 # Killed while it was made: nothing was ever in it.
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
+                _require_space(folder, _RESERVE)
                 self._shard = edge.EdgeShard.create(str(folder), config)
             have = set(self._shard.info().payload_schema)
             for keys, kind in ((_KEYWORDS, "Keyword"), (_NUMBERS, "Float")):
@@ -293,7 +305,9 @@ class _EdgePoints:
             make(id, memoryview(row), payload)
             for id, row, payload in zip(ids, vectors, payloads, strict=True)
         ]
-        self._update(self._edge.UpdateOperation.upsert_points(points))
+        # Twice: in the log and in the store; a payload has some 500 bytes.
+        size = 2 * (vectors.nbytes + 1000 * len(points))
+        self._update(self._edge.UpdateOperation.upsert_points(points), _RESERVE + size)
 
     def nearest(
         self,
@@ -423,6 +437,8 @@ class _EdgePoints:
 
     def optimize(self) -> None:
         edge = self._edge
+        # All is written once more before the old is deleted, with an index of what had none.
+        _require_space(self._folder, disk_bytes(self._folder) * 3 // 2 + 2 * _RINSE + _SPARE)
         with _edge_errors(self._folder):
             self._shard.flush()
             # The engine lowers the priority of the thread that optimizes, which an ordinary user
@@ -436,9 +452,7 @@ class _EdgePoints:
             nothing = edge.Filter(must=[edge.HasIdCondition({str(uuid.UUID(int=0))})])
             for _ in range(2):
                 self._shard.update(
-                    edge.UpdateOperation.set_payload_by_filter(
-                        nothing, {"_": "\0" * (34 * 1024 * 1024)}
-                    )
+                    edge.UpdateOperation.set_payload_by_filter(nothing, {"_": "\0" * _RINSE})
                 )
                 self._shard.flush()
 
@@ -449,9 +463,29 @@ class _EdgePoints:
         with _edge_errors(self._folder):
             self._shard.close()
 
-    def _update(self, operation: Any) -> None:
+    def _update(self, operation: Any, space: int = _SPARE) -> None:
+        _require_space(self._folder, space)
         with _edge_errors(self._folder):
             self._shard.update(operation)
+
+
+def disk_bytes(folder: Path) -> int:
+    """What the files below a folder take of the disk; 0 where there is none."""
+    if not folder.is_dir():
+        return 0
+    found = [p.stat() for p in folder.rglob("*") if p.is_file()]
+    return sum(s.st_blocks * 512 if hasattr(s, "st_blocks") else s.st_size for s in found)
+
+
+def _require_space(folder: Path, size: int) -> None:
+    """``DiskError`` unless so many bytes are free where ``folder`` is; see _RESERVE."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DiskError(
+            f"could not write {folder}: the disk is full ({free >> 20:,} MiB are free, and this "
+            f"needs {-(-size >> 20):,}). Last good state: all sightings that were acknowledged. "
+            "Free some space and resume."
+        )
 
 
 @contextmanager
