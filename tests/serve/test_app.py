@@ -50,6 +50,7 @@ CHANGES = [
     ("POST", "/api/enroll"),
     ("POST", "/api/confirm"),
     ("POST", "/api/reject"),
+    ("POST", "/api/release"),
     ("POST", "/api/rename"),
     ("POST", "/api/split"),
     ("POST", "/api/merge"),
@@ -164,6 +165,27 @@ def test_people_are_enrolled_confirmed_rejected_split_merged_and_renamed(
     assert renamed.json()["changed"] == 1
     assert operator.post("/api/merge", json={"names": ["Cleo"], "into": "Ann"}).status_code == 200
     assert operator.get("/api/people").json()["people"] == [{"name": "Ann", "sightings": 3}]
+
+
+def test_a_name_is_taken_off_without_a_rejection(
+    running: Running, operator: Caller, admin: Caller
+) -> None:
+    one, two = running.id_of(1, 1), running.id_of(1, 2)
+    operator.post("/api/enroll", json={"name": "Ann", "ids": [one, two]})
+    taken = operator.post("/api/enroll", json={"name": "Bea", "ids": [two]})
+    assert "release it first" in taken.json()["detail"]
+    answer = operator.post("/api/release", json={"ids": [two], "reason": "somebody else"})
+    assert answer.status_code == 200
+    (released,) = answer.json()["sightings"]
+    assert released["id"] == two
+    assert not {"person", "rejected"} & set(released)
+    begun, done = lines(running)[-2:]
+    assert (begun["action"], begun["sightings"]) == ("release", [two])
+    assert (begun["reason"], done["stage"]) == ("somebody else", "done")
+    assert admin.get("/api/audit").json()["entries"][0]["people_names"] == ["Ann"]
+    assert operator.post("/api/enroll", json={"name": "Bea", "ids": [two]}).status_code == 200
+    none = "00000000-0000-0000-0000-000000000000"
+    assert operator.post("/api/release", json={"ids": [none]}).status_code == 404
 
 
 def test_adding_is_idempotent(operator: Caller, viewer: Caller) -> None:

@@ -136,6 +136,21 @@ def test_search_confirm_and_forget_with_a_receipt(page: Any, tmp_path: Path) -> 
     assert "hashes is whole" in page.locator("#chain").inner_text()
 
 
+def test_a_name_is_taken_off(page: Any, served: tuple[str, Running]) -> None:
+    running = served[1]
+    running.service.gallery.people.enroll("Zed", [running.id_of(6, 1), running.id_of(6, 2)])
+    page.click("nav button[data-view=people]")
+    page.click("#people button:has-text('Zed')")
+    page.wait_for_selector("#person button:has-text('Take the name off'):disabled")
+    page.locator("#person .shot").first.click()
+    page.click("#person button:has-text('Take the name off 1')")
+    page.wait_for_selector("#person p:has-text('1 sighting by 1 camera')")
+    page.locator("#person .shot").first.click()
+    page.click("#person button:has-text('Take the name off 1')")
+    page.wait_for_selector("#person:has-text('Nobody has that name any more')")
+    assert running.service.gallery.people.names().get("Zed") is None
+
+
 def test_the_keyboard_is_enough(page: Any, served: tuple[str, Running]) -> None:
     page.click("nav button[data-view=browse]")
     page.wait_for_selector("#sightings .shot")

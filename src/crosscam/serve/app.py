@@ -309,6 +309,13 @@ class Rejected(_Strict):
     reason: Reason = ""
 
 
+class Released(_Strict):
+    """Sightings whose names are taken off."""
+
+    ids: Ids
+    reason: Reason = ""
+
+
 class Renamed(_Strict):
     """A person's new name."""
 
@@ -738,6 +745,14 @@ def make_app(service: Service) -> FastAPI:
         name = called(body.name)
         with change(token, "reject", people=who([name]), sightings=body.ids, reason=body.reason):
             return named(gallery.people.reject(name, body.ids))
+
+    @app.post("/api/release", tags=["people"])
+    def release(body: Released, token: Token = operator) -> Any:
+        """Takes the names off sightings, without saying whom they do not show."""
+        with change(token, "release", sightings=body.ids, reason=body.reason) as line:
+            names = {s.person for s in gallery.sightings(body.ids) if s.person}
+            line["people"] = who(sorted(names))
+            return named(gallery.people.release(body.ids))
 
     @app.post("/api/rename", tags=["people"])
     def rename(body: Renamed, token: Token = operator) -> Any:

@@ -372,6 +372,8 @@ async function openPerson(name) {
     }
     splitting.textContent = picked.size ? `Split ${picked.size} off` : "Split off";
     splitting.disabled = !picked.size || picked.size === found.own.length;
+    releasing.textContent = picked.size ? `Take the name off ${picked.size}` : "Take the name off";
+    releasing.disabled = !picked.size;
   };
   const prompt = async (title, hint, text) => {
     const field = make("input", { maxlength: 200, list: "names", "aria-label": title, autofocus: "" });
@@ -383,11 +385,17 @@ async function openPerson(name) {
     await post("/api/split", { name, ids: [...picked], new: to });
     again();
   }) }, "Split off");
+  const releasing = make("button", { type: "button", disabled: "", onclick: guarded(async () => {
+    await post("/api/release", { ids: [...picked] });
+    await openPeople();
+    if (picked.size < found.sightings) await openPerson(name);
+    else $("person").replaceChildren(make("p", { class: "hint" }, "Nobody has that name any more."));
+  }) }, "Take the name off");
   const buttons = [
     make("button", { type: "button", class: "primary", onclick: () => { $("f-person").value = name; state.asked = []; drawAsked(); view("search"); guarded(search)(); } }, "Search for this person"),
   ];
   if (may("operator")) {
-    buttons.push(splitting,
+    buttons.push(splitting, releasing,
       make("button", { type: "button", onclick: guarded(async () => {
         const to = await prompt("New name", "Give this person a name that nobody has.", "Rename");
         if (!to) return;
