@@ -390,6 +390,26 @@ def test_train_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture
     assert "\n  method.num_parts\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["train", "cpu", "--epochs", "3"],
+            "--epochs. Settings stand without dashes, as schedule.epochs=3 (",
+        ),
+        (["train", "--optimizer.lr=1e-3"], "without dashes, as optimizer.lr=1e-3 ("),
+        (["train", "cpu", "--batch-size"], "without dashes, as "),
+        (["data", "list", "--epochs"], "unknown arguments: --epochs\n"),
+    ],
+)
+def test_a_setting_with_dashes_is_told_how_it_is_written(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert said in capsys.readouterr().err
+
+
 def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     assert "baseline" in capsys.readouterr().out

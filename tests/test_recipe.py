@@ -76,6 +76,24 @@ def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
         ("method=baselin", "Did you mean 'baseline'"),
         ("optimizer.lr", "write key=value"),
         ("=3", "write key=value"),
+        (
+            "preprocess.size=128x64",
+            "preprocess.size must be a list of 2 whole numbers, got 128x64. "
+            "As preprocess.size=[256,128].",
+        ),
+        (
+            "schedule.milestones=40",
+            "a list of whole numbers, got 40. As schedule.milestones=[40,70]",
+        ),
+        (
+            "data.options={split:3}",
+            "data.options must be a mapping, got {split:3}. Give each of its "
+            "settings for itself, as data.options.split=3.",
+        ),
+        ("schedule.epochs=3.5", "schedule.epochs must be a whole number, got 3.5."),
+        ("method.margin=hard", "method.margin must be a number or soft, got hard."),
+        ("test.flip=maybe", "test.flip must be true or false, got maybe."),
+        ("optimizer.name=adan", "must be one of sgd, adam, amsgrad, adamw, got adan."),
         ("seed=-1", "seed must be 0 to 18446744073709551615, got -1"),
         ("seed=18446744073709551616", "seed must be 0 to 18446744073709551615"),
     ],

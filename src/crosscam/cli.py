@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     unknown = [r for r in rest if r.startswith("-") or not getattr(options, "takes_settings", 0)]
     if unknown:
-        options.parser.error(f"unknown arguments: {' '.join(unknown)}")
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}{_as_settings(options, rest)}")
     options.settings = rest
     status = told(lambda: run(options))
     if run is _train and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -46,6 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         process.leave(status)
     return status
+
+
+def _as_settings(options: argparse.Namespace, rest: Sequence[str]) -> str:
+    """How the first of the unknown arguments is written where settings are taken."""
+    if not getattr(options, "takes_settings", 0):
+        return ""
+    from crosscam.recipe import as_setting
+
+    at = next(i for i, word in enumerate(rest) if word.startswith("-"))
+    value = next((word for word in rest[at + 1 : at + 2] if not word.startswith("-")), "")
+    return f". Settings stand without dashes, as {as_setting(rest[at], value)} (--help lists them)"
 
 
 def told(run: Callable[[], int | None]) -> int:

@@ -13,10 +13,11 @@ import dataclasses
 import difflib
 import importlib.resources
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import torch
 import yaml
@@ -30,7 +31,7 @@ from crosscam.types import Prior
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["Recipe", "parse", "shipped"]
+__all__ = ["Recipe", "as_setting", "parse", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -510,20 +511,74 @@ def _apply(
     try:
         return parser.parse_args(arguments, namespace=config)
     except Exception as error:  # jsonargparse and argparse raise several types of their own
-        raise RecipeError(f"a setting has a wrong value: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        named = re.search(r'Parser key "([^"]+)"', said)
+        key, values = named[1] if named else "", dict(pairs)
+        if key not in values or key not in known:
+            raise RecipeError(f"a setting has a wrong value: {said}") from error
+        action = _settings(parser)[key]
+        hint = getattr(action, "_typehint", None) or action.type
+        raise RecipeError(
+            f"{key} must be {_form(hint)}, got {values[key]}.{_example(key, hint, action.default)}"
+        ) from error
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
+          type(None): "none"}  # fmt: skip
+
+
+def _form(hint: Any) -> str:
+    """What a setting of a type is, in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
+    if origin is tuple:
+        count = "" if inner[-1] is ... else f"{len(inner)} "
+        one = _form(inner[0]).removeprefix("a ")
+        return f"a list of {count}{one}s" if inner[0] in (int, float) else f"a list ({one})"
+    if origin is dict:
+        return "a mapping"
+    if inner:
+        return " or ".join(map(_form, inner))
+    return _WORDS.get(hint, str(hint))
+
+
+def _example(key: str, hint: Any, default: Any) -> str:
+    """How a list or a mapping is written."""
+    if get_origin(hint) is dict:
+        return f" Give each of its settings for itself, as {key}.split=3."
+    if get_origin(hint) is tuple and default:
+        return f" As {key}={_dumped(list(default)).replace(' ', '')}."
+    return ""
 
 
 def _check_key(key: str, known: set[str], where: str) -> None:
     if key in known or any(key.startswith(f"{k}.") for k in ("data.options",)):
         return
+    near = _nearest(key, known)
+    hint = f" Did you mean '{near}'?" if near else ""
+    raise RecipeError(
+        f"unknown setting '{key}' in {where}.{hint} `crosscam train --help` lists every setting."
+    )
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    """The setting that is most likely meant by ``key``, or ""."""
     last = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
     near = [f"{key}.name"] if f"{key}.name" in known else []
     near = near or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
     near = near or [last[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise RecipeError(
-        f"unknown setting '{key}' in {where}.{hint} `crosscam train --help` lists every setting."
-    )
+    return near[0] if near else ""
+
+
+def as_setting(word: str, value: str = "") -> str:
+    """``--epochs`` and its value as the setting that is meant, ``schedule.epochs=3``.
+
+    What looks like no setting gives an example.
+    """
+    name, equals, own = word.lstrip("-").partition("=")
+    key = _nearest(name.replace("-", "_"), set(_settings(_parser(find("baseline")))))
+    return f"{key}={own if equals else value or '...'}" if key else "schedule.epochs=3"
 
 
 def _flatten(
