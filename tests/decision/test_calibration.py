@@ -195,7 +195,26 @@ def test_another_encoder_a_newer_format_and_garbage_are_refused(
     path.write_text(json.dumps({**tree, "format": 99}))
     with pytest.raises(CheckpointError, match="format"):
         Calibration.load(path)
-    for text in ("{", "[]", json.dumps({**tree, "pair": 3}), json.dumps({"format": 1})):
+    pair, threshold = tree["pair"], tree["pair_thresholds"][0]
+    size, found = tree["search_thresholds"][0]
+    wrong = [
+        {"people": -4},
+        {"same_pairs": 0},
+        {"people": "many"},
+        {"sightings_per_person": 0.0},
+        {"pair": {**pair, "a": float("nan")}},
+        {"pair": {**pair, "b": -1.0}},
+        {"pair_thresholds": []},
+        {"pair_thresholds": [{**threshold, "score": 2.0}, *tree["pair_thresholds"][1:]]},
+        {"pair_thresholds": [{**threshold, "low": float("nan")}, *tree["pair_thresholds"][1:]]},
+        {"search_thresholds": [[0, found]]},
+        {"search_thresholds": [[size, found], [size, found]]},
+        {"quantiles": []},
+        {"quantiles": [0.1, float("nan")]},
+        {"cameras": [{**tree["cameras"][0], "far": 7.0}]},
+    ]
+    for text in ("{", "[]", json.dumps({**tree, "pair": 3}), json.dumps({"format": 1}),
+                 *(json.dumps({**tree, **values}) for values in wrong)):  # fmt: skip
         path.write_text(text)
         with pytest.raises(CheckpointError, match="not a calibration"):
             Calibration.load(path)
@@ -206,10 +225,28 @@ def test_questions_out_of_range_are_refused(calibration: Calibration) -> None:
         calibration.threshold(0.9)
     with pytest.raises(InputError, match="people"):
         calibration.threshold(0.01, people=10**9)
+    with pytest.raises(InputError, match="people must be 1 to"):
+        calibration.threshold(0.01, people=float("nan"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="prior"):
         calibration.probability(0.3, prior=1.0)
     with pytest.raises(InputError, match="candidates"):
         calibration.identify([0.1, 0.2], people=1)
+    with pytest.raises(InputError, match="one score of each candidate"):
+        calibration.identify([[0.1, 0.2]], people=5)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 2.0, -1.01])
+def test_what_is_no_cosine_similarity_is_refused(calibration: Calibration, score: float) -> None:
+    message = r"scores must be cosine similarities in \[-1, 1\], got .* \(1 of"
+    with pytest.raises(InputError, match=message):
+        calibration.probability(score)
+    with pytest.raises(InputError, match=message):
+        calibration.identify([0.5, score], people=10)
+    with pytest.raises(InputError, match=message):
+        calibration.drift([0.0] * 300 + [score])
+    with pytest.raises(InputError, match="scores must be numbers"):
+        calibration.probability("high")
+    assert float(calibration.probability(1.0 + 1e-6)) == float(calibration.probability(1.0))
 
 
 def test_a_list_of_pairs_knows_nothing_of_searches() -> None:

@@ -69,6 +69,12 @@ class Threshold:
     high: float
     extrapolated: bool = False
 
+    def __post_init__(self) -> None:
+        if not (0 < self.far < 1 and -1 <= self.score <= 1 and -1 <= self.low <= self.high <= 1):
+            raise InputError(
+                f"a threshold has a rate between 0 and 1 and scores in [-1, 1], got {self}."
+            )
+
 
 @dataclass(frozen=True)
 class CameraPair:
@@ -78,6 +84,10 @@ class CameraPair:
     far: float  # share of pairs of two people above it
     tpr: float | None  # share of pairs of one person above it; None where there are none
     pairs: int  # pairs of two people
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.far <= 1 and 0 <= (self.tpr or 0) <= 1 and self.pairs > 0):
+            raise InputError(f"rates of two cameras are in [0, 1] and of some pairs, got {self}.")
 
 
 @dataclass(frozen=True)
@@ -108,12 +118,34 @@ class Calibration:
     cameras: tuple[CameraPair, ...] = ()
     measured: dict[str, Any] | None = None  # on people the figures were not learned from
 
+    def __post_init__(self) -> None:
+        for name in ("people", "same_pairs", "other_pairs"):
+            if not getattr(self, name) >= 1:
+                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)!r}.")
+        if not 0 < self.sightings_per_person < math.inf:
+            raise InputError(
+                f"sightings_per_person must be above 0, got {self.sightings_per_person!r}."
+            )
+        sizes = [size for size, _ in self.search_thresholds]
+        if sizes != sorted({1, *sizes}) and sizes:
+            raise InputError(f"search_thresholds must rise from a gallery of 1, got {sizes}.")
+        for found in (self.pair_thresholds, *(entries for _, entries in self.search_thresholds)):
+            if tuple(t.far for t in found) != RATES:
+                raise InputError(f"thresholds must be of the rates {RATES}, got {found}.")
+        if not self.quantiles or not all(
+            -1 <= a <= b <= 1 for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)
+        ):
+            raise InputError("quantiles must rise and lie in [-1, 1].")
+
     def probability(self, scores: npt.ArrayLike, prior: float = 0.5) -> Floats:
         """P(one person) of pairs with these scores, any shape.
 
         ``prior`` is the share of pairs that show one person before anybody looks, in (0, 1).
+
+        Raises:
+            InputError: a score that is no cosine similarity, or another prior.
         """
-        return self.pair.probability(scores, _share(prior, "prior"))
+        return self.pair.probability(_cosines(scores), _share(prior, "prior"))
 
     def identify(
         self, scores: npt.ArrayLike, people: int, present: float = 0.5
@@ -124,10 +156,16 @@ class Calibration:
             scores: best score of each candidate; people left out count as impossible.
             people: people in the gallery, at least J.
             present: share of searches whose person is in the gallery, in (0, 1).
+
+        Raises:
+            InputError: a score that is no cosine similarity, fewer people than candidates, or
+                another share.
         """
-        best = np.atleast_1d(np.asarray(scores, np.float64))
+        best = np.atleast_1d(_cosines(scores))
         present = _share(present, "present")
-        if people < max(len(best), 1):
+        if best.ndim > 1:
+            raise InputError(f"one score of each candidate is needed, got shape {best.shape}.")
+        if not people >= max(len(best), 1):
             candidates = counted(len(best), "candidate does", "candidates do")
             crowd = counted(people, "person", "people")
             raise InputError(f"{candidates} not fit a gallery of {crowd}.")
@@ -154,7 +192,7 @@ class Calibration:
                 "Calibrate on a data set, or use a threshold per pair."
             )
         sizes = [size for size, _ in self.search_thresholds]
-        if people < 1 or people > sizes[-1]:
+        if not 1 <= people <= sizes[-1]:
             raise InputError(
                 f"people must be 1 to {sizes[-1]:,}, got {people}: search a part of the gallery "
                 "(a day, a site)."
@@ -173,8 +211,12 @@ class Calibration:
         Two random sightings of a gallery of many people hardly ever show one person.  It warns
         where the share above the pair threshold is beyond twice what was promised and more than
         chance explains (a binomial at 99.9 %).
+
+        Raises:
+            InputError: fewer than 100 scores, or one that is no cosine similarity: NaN would be
+                above no threshold, and broken vectors would look like strangers.
         """
-        live = np.asarray(scores, np.float64).ravel()
+        live = _cosines(scores).ravel()
         if len(live) < 100:
             raise InputError(f"drift needs 100 or more scores, got {len(live)}.")
         threshold = self.threshold(far).score
@@ -427,6 +469,21 @@ def _between(below: Threshold, above: Threshold, share: float, far: float) -> Th
 
 def _thresholds(entries: Sequence[dict[str, Any]]) -> tuple[Threshold, ...]:
     return tuple(Threshold(**entry) for entry in entries)
+
+
+def _cosines(scores: npt.ArrayLike) -> Floats:
+    """Scores as float64, or an ``InputError`` where one is no cosine similarity."""
+    try:
+        values = np.asarray(scores, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scores must be numbers ({error}).") from error
+    wrong = values[~(np.abs(values) <= 1 + 1e-3)]  # NaN is one of them
+    if wrong.size:
+        raise InputError(
+            f"scores must be cosine similarities in [-1, 1], got {wrong.flat[0]:.4g} "
+            f"({wrong.size:,} of {values.size:,} are none): bring vectors to unit length first."
+        )
+    return values
 
 
 def _share(value: float, name: str) -> float:

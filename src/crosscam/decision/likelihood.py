@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from crosscam.errors import InputError
+
 __all__ = ["Likelihood", "fit_likelihood"]
 
 Floats = npt.NDArray[np.float64]
@@ -31,9 +33,15 @@ _FLAT = 1e-14  # differences of the loss that are rounding
 class Likelihood:
     """log LR(s) = a log p - b log(1 - p) + c with p = (1 + s) / 2."""
 
-    a: float
+    a: float  # at least 0, as b: it never falls
     b: float
     c: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.a < np.inf and 0 <= self.b < np.inf and np.isfinite(self.c)):
+            raise InputError(
+                f"a likelihood ratio needs finite numbers, a and b not below 0, got {self}."
+            )
 
     def log_ratio(self, scores: npt.ArrayLike) -> Floats:
         """The natural logarithm of the likelihood ratio of every score."""
