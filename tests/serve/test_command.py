@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +17,13 @@ from crosscam.decision import fit
 from crosscam.decision.trials import of_pairs
 from crosscam.errors import CheckpointError, InputError
 from crosscam.serve.audit import AuditLog
-from crosscam.serve.command import _calibration, _loopback, _require_agreement
+from crosscam.serve.command import (
+    _calibration,
+    _in_address,
+    _loopback,
+    _require_agreement,
+    _require_tls,
+)
 from crosscam.serve.retention import Kept
 from crosscam.serve.tokens import Role, Tokens
 
@@ -56,6 +64,55 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         assert "page" not in said.out
     assert main(["serve", *place, "--new", "--model", "nosuch", "--port", port]) == 1
     assert "cannot listen" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two certificates with their keys, one key encrypted, and a file that is neither."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("tls")
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+            "-subj", "/CN=localhost", "-days", "1"]  # fmt: skip
+    for name, how in (("a", ["-nodes"]), ("b", ["-nodes"]), ("c", ["-passout", "pass:secret"])):
+        files = ["-out", str(folder / f"{name}.pem"), "-keyout", str(folder / f"{name}.key")]
+        subprocess.run([*make, *files, *how], check=True, capture_output=True)
+    (folder / "text").write_text("nothing")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "words"),
+    [
+        ("a.pem", "a.key", None),
+        ("c.pem", "c.key", None),  # the server asks for the passphrase
+        ("none", "a.key", r"none cannot be read \(No such file.*--tls-cert"),
+        ("a.pem", "none", r"none cannot be read \(No such file.*--tls-key"),
+        ("text", "a.key", "text holds no certificate"),
+        ("a.key", "a.key", r"a\.key holds no certificate"),
+        ("a.pem", "text", "text holds no private key"),
+        ("a.pem", "a.pem", r"a\.pem holds no private key"),
+        ("a.pem", "b.key", r"b\.key is not the key of the certificate .*a\.pem"),
+    ],
+)
+def test_files_of_tls_are_looked_at_first(
+    certificate: str, key: str, words: str | None, tls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words is None:
+        _require_tls(tls / certificate, tls / key)
+        return
+    start = ["serve", "--gallery", str(tls / "g"), "--model", "m", "--host", "0.0.0.0"]
+    files = ["--tls-cert", str(tls / certificate), "--tls-key", str(tls / key)]
+    assert main([*start, *files]) == 1
+    said = capsys.readouterr()
+    assert re.search(words, said.err)
+    assert said.out == ""
+
+
+def test_addresses_of_the_sixth_version_stand_in_brackets() -> None:
+    assert _in_address("::1") == "[::1]"
+    assert _in_address("127.0.0.1") == "127.0.0.1"
+    assert _in_address("example.org") == "example.org"
 
 
 def test_a_place_without_a_gallery_is_said_to_be_none(

@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 import os
 import socket
+import ssl
 import sys
 import time
 from dataclasses import fields
@@ -135,6 +136,8 @@ def serve(options: argparse.Namespace) -> int:
         raise InputError(f"--port must be in [0, 65535], got {options.port}.")
     if (options.tls_cert is None) != (options.tls_key is None):
         raise InputError("TLS needs both --tls-cert and --tls-key.")
+    if options.tls_cert:
+        _require_tls(options.tls_cert, options.tls_key)
     if not (_loopback(options.host) or options.tls_cert or options.behind_proxy):
         raise InputError(
             f"{options.host} can be reached from other machines, and tokens would travel in the "
@@ -181,7 +184,7 @@ def serve(options: argparse.Namespace) -> int:
     scheme = "https" if options.tls_cert else "http"
     print(f"gallery   {options.gallery}: {counted(len(gallery), 'sighting')}, {encoder.name}")
     print(f"decisions {'calibrated on ' + calibration.data if calibration else 'not calibrated'}")
-    print(f"page      {scheme}://{options.host}:{options.port}/", flush=True)
+    print(f"page      {scheme}://{_in_address(options.host)}:{options.port}/", flush=True)
     with contextlib.closing(service):
         uvicorn.run(
             make_app(service),
@@ -214,6 +217,51 @@ def _lacking(place: str) -> str:
     others = [p.parent.name for p in folder.parent.glob("*/gallery.json")]
     near = difflib.get_close_matches(folder.name, others, 1)
     return f"{there}." + (f" Is {folder.with_name(near[0])} meant?" if near else "")
+
+
+def _require_tls(certificate: Path, key: Path) -> None:
+    """Refuse files that no TLS can be made of; an encrypted key is left to whoever asks for it."""
+    for file in (certificate, key):
+        try:
+            file.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{file} cannot be read ({error.strerror or error}); TLS needs it. Correct "
+                f"{'--tls-cert' if file is certificate else '--tls-key'}."
+            ) from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
+    except ssl.SSLError as error:
+        raise InputError(
+            f"{certificate} holds no certificate in PEM ({error.reason or error}). Give the chain "
+            "with --tls-cert, the service's own certificate first."
+        ) from error
+    asked = False
+
+    def passphrase() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, passphrase)
+    except ssl.SSLError as error:
+        if asked:
+            return
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise InputError(
+                f"{key} is not the key of the certificate {certificate}. Give the one that it was "
+                "made for with --tls-key."
+            ) from error
+        raise InputError(
+            f"{key} holds no private key in PEM ({error.reason or error}). Give the key of "
+            f"{certificate} with --tls-key."
+        ) from error
+
+
+def _in_address(host: str) -> str:
+    """As a host stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _require_free(host: str, port: int) -> None:
