@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import naive_retrieval as naive
@@ -51,13 +52,36 @@ def test_files_that_do_not_fit_are_explained(tmp_path: Path) -> None:
         FeatureError, match="lacks query_pids; it holds query_features, query_camids"
     ):
         score_file(write(tmp_path, "query_pids"))
-    for name, content in (("text.npz", b"hello"), ("empty.npz", b""), ("zip.npz", b"PK\x03\x04xx")):
+    with pytest.raises(FeatureError, match="is a folder"):
+        score_file(tmp_path)
+    for name, content, said in (
+        ("text.npz", b"hello", "is not an .npz file"),
+        ("empty.npz", b"", "is not an .npz file"),
+        ("pickle.npz", pickle.dumps({"query_features": [1]}), "is not an .npz file"),
+        ("zip.npz", b"PK\x03\x04xx", "cannot be read"),
+    ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(FeatureError, match="cannot be read"):
+        with pytest.raises(FeatureError, match=said) as caught:
             score_file(tmp_path / name)
+        assert "allow_pickle" not in str(caught.value)
     np.save(tmp_path / "one.npy", np.ones(3))
     with pytest.raises(FeatureError, match="holds a single array"):
         score_file(tmp_path / "one.npy")
     np.savez(tmp_path / "objects.npz", **dict.fromkeys(NAMES, np.array([{}], dtype=object)))
-    with pytest.raises(FeatureError, match="cannot be read"):
+    with pytest.raises(FeatureError, match=r"query_features in .* holds Python objects") as caught:
         score_file(tmp_path / "objects.npz")
+    assert "allow_pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_text_ids_are_told_how_to_become_numbers(kind: type) -> None:
+    q, q_ids, q_cams, g, g_ids, g_cams = DATA
+    people = (np.array([f"person {i}" for i in ids], kind) for ids in (q_ids, g_ids))
+    query_pids, gallery_pids = people
+    with pytest.raises(FeatureError, match="query_pids must be whole numbers, got text") as caught:
+        evaluate(q, query_pids, q_cams, g, gallery_pids, g_cams)
+    advice = str(caught.value).partition(": n = ")[2].rstrip(".")
+    names = {"np": np, "query_pids": query_pids, "gallery_pids": gallery_pids}
+    exec(f"n = {advice}", names)  # what the message says does it
+    found = evaluate(q, names["query_pids"], q_cams, g, names["gallery_pids"], g_cams)
+    assert found.to_json() == evaluate(*DATA).to_json()

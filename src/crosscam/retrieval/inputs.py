@@ -40,8 +40,17 @@ def check_features(features: npt.ArrayLike, name: str) -> Features:
         )
     if array.shape[0] == 0:
         raise FeatureError(f"{name} is empty (shape {list(array.shape)}); at least one is needed.")
-    with np.errstate(over="ignore", invalid="ignore"):  # reported by the check of the norms
-        return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # the rest is told by the check of norms
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    if narrow is not array and max(narrow.max(), -narrow.min()) == np.inf:
+        large = np.flatnonzero((np.isinf(narrow) & np.isfinite(array)).any(axis=1))
+        if large.size:
+            raise FeatureError(
+                f"{name} row {large[0]} holds numbers beyond float32's largest, 3.4e38 "
+                f"({counted(large.size, 'such row')} of {len(array):,}). Scale all features down "
+                "by one factor, or find out why the model gave them."
+            )
+    return narrow
 
 
 def check_dimensions(query: Features, gallery: Features, names: tuple[str, str]) -> None:
@@ -79,12 +88,26 @@ def check_labels(labels: npt.ArrayLike, name: str, length: int, of: str) -> Labe
             f"{name} must have one number for each of the {length} rows of {of}, "
             f"got shape {list(array.shape)}."
         )
+    if array.dtype.kind in "US" or any(isinstance(label, str) for label in array.flat[:1]):
+        raise FeatureError(f"{name} must be whole numbers, got text. {_numbered(name)}")
     if not np.issubdtype(array.dtype, np.integer):
         raise FeatureError(
             f"{name} must be whole numbers, got dtype {array.dtype}. "
             "Convert them with .astype(np.int64)."
         )
     return array.astype(np.int64, copy=False)
+
+
+def _numbered(name: str) -> str:
+    """How text ids become numbers, the same on both sides."""
+    side, _, kind = name.partition("_")
+    if side not in ("query", "gallery"):
+        return "Give each text a number: np.unique(texts, return_inverse=True)[1]."
+    q, g = f"query_{kind}", f"gallery_{kind}"
+    return (
+        f"Number both sides together: n = np.unique(np.concatenate([{q}, {g}]), "
+        f"return_inverse=True)[1]; {q}, {g} = n[:len({q})], n[len({q}):]."
+    )
 
 
 def check_choice(value: Any, name: str, allowed: tuple[Any, ...]) -> None:

@@ -26,20 +26,40 @@ def read_features(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     The file holds ``query_features`` [Q, D], ``query_pids`` [Q], ``query_camids`` [Q] and the
     same for the gallery (``numpy.savez``).  Cameras may be missing; they are then None.
+
+    Raises:
+        FeatureError: no such file, not an .npz file of plain arrays, or one that lacks some.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FeatureError(f"{path} is a folder: give the .npz file itself.")
     if not path.is_file():
         raise FeatureError(f"there is no file {path}. Write one with numpy.savez.")
+    name = ""
     try:
         with path.open("rb") as file:  # closed here even if it is no .npz at all
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
+            begins = file.read(6)
+            if begins == b"\x93NUMPY":
                 raise FeatureError(f"{path} holds a single array, and a features file holds six.")
+            if not begins.startswith(b"PK"):
+                raise FeatureError(f"{path} is not an .npz file. Write one with numpy.savez.")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
             present = loaded.files
-            arrays = {name: loaded[name] for name in (*REQUIRED, *CAMERAS) if name in present}
+            arrays = {}
+            for name in (n for n in (*REQUIRED, *CAMERAS) if n in present):
+                arrays[name] = loaded[name]
+    except PermissionError as error:
+        raise FeatureError(f"{path} may not be read ({error.strerror}).") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, FeatureError):
             raise
+        if isinstance(error, ValueError) and name and "pickle" in str(error):
+            # NumPy's own advice is to run what the file says.
+            raise FeatureError(
+                f"{name} in {path} holds Python objects and not plain numbers. Convert it before "
+                "it is written (features .astype(np.float32), ids .astype(np.int64))."
+            ) from error
         raise FeatureError(
             f"{path} cannot be read as an .npz file of plain arrays ({error}). "
             "Write it with numpy.savez."
