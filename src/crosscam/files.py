@@ -85,18 +85,33 @@ def flush_folder(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path, last_good: str) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into one that says what is left."""
+def disk_errors(path: Path, last_good: str, again: str = "try again") -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into one that says what is left.
+
+    Args:
+        path: what is written.
+        last_good: what is left when that fails; "none" where there was nothing.
+        again: what to do once the disk is as it should be.
+    """
     try:
         yield
     except Exception as error:
         # safetensors wraps what the system said in an error of its own
         if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
             raise
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        number = getattr(error, "errno", None)
+        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(error) or "File too large" in str(error)
-        why = "the disk is full" if full else str(error)
-        raise DiskError(
-            f"could not write {path}: {why}. Last good state: {last_good}. "
-            "Free some space (or fix the folder) and resume."
-        ) from error
+        why = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+        left = "" if last_good == "none" else f" Last good state: {last_good}."
+        cure = "Free some space" if full else _CURES.get(number or 0, "Mend the folder")
+        raise DiskError(f"could not write {path}: {why}.{left} {cure} and {again}.") from error
+
+
+_CURES = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Make its folder first"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "Name a place where you may write, or get leave to write here (chmod),",
+    ),
+}

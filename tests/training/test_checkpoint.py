@@ -131,7 +131,10 @@ def test_a_full_disk_leaves_the_last_state(tmp_path: Path) -> None:
     ).stdout.splitlines()
     assert len(out) == 2
     assert all("the disk is full" in line and "Free some space" in line for line in out)
-    assert "Last good state: step-00000001" in out[0]
+    assert out[0].endswith("Last good state: step-00000001. Free some space and resume.")
+    assert out[1].endswith(
+        "Last good state: the file that was there. Free some space and try again."
+    )
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000001"]
     last = checkpoint.latest(tmp_path)
     assert last is not None

@@ -58,7 +58,7 @@ def save(
     folder = run / "checkpoints"
     final = folder / f"step-{step:08d}"
     temporary = folder / f".writing-{step:08d}"
-    with disk_errors(final, latest_name(run)):
+    with disk_errors(final, latest_name(run), "resume"):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:

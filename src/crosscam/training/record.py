@@ -123,7 +123,7 @@ class Log:
         """Log any figures; ``step`` must be among them."""
         if self.file is None:
             return
-        with disk_errors(self.path, "the last checkpoint"):
+        with disk_errors(self.path, "the last checkpoint", "resume"):
             self.file.write(json.dumps(dict(entry)) + "\n")
         if self.writer is not None:
             for name, value in entry.items():
