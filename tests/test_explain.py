@@ -166,7 +166,7 @@ def test_what_cannot_be_shown_is_refused(
 def test_descriptors_have_nothing_to_show(pictures: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not learned"):
         explain([embedder.load("hsv")], pictures, tmp_path / "a.png")
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match=r"is a folder, .* pictures themselves, as .*/\*\.jpg"):
         explain([embedder.load("hsv")], [tmp_path], tmp_path / "a.png")
 
 
@@ -189,4 +189,10 @@ def test_command(pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     one = size(out)
     assert (both[0] - one[0], both[1] - one[1]) == (20 + 6 * 100, 196)
     assert cli.main(["explain", str(tmp_path / "nothing"), str(pictures[0])]) == 1
-    assert "not a run folder" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not a run folder" in said
+    assert "hsv" not in said  # which has nothing to show
+    assert cli.main(["explain", str(pictures[0])]) == 1
+    assert "is no run: give the folder of one first, and then pictures" in capsys.readouterr().err
+    assert cli.main(["explain", str(runs[0]), str(pictures[0].parent)]) == 1
+    assert f"{pictures[0].parent} is a folder, and not of a run" in capsys.readouterr().err

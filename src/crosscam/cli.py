@@ -541,9 +541,11 @@ def _explain(options: argparse.Namespace) -> int:
     from crosscam.explain import explain
 
     first, *rest = options.what
-    runs = [first, *(r for r in rest if Path(r).is_dir())]
-    pictures = [Path(r) for r in rest if not Path(r).is_dir()] + options.images
-    models = [embedder.load(run, device=options.device) for run in runs]
+    if Path(first).is_file():
+        raise InputError(f"{first} is no run: give the folder of one first, and then pictures.")
+    runs = [first, *(r for r in rest if (Path(r) / "recipe.yaml").is_file())]
+    pictures = [Path(r) for r in rest if r not in runs] + options.images
+    models = [embedder.load(run, device=options.device, learned=True) for run in runs]
     print(f"sheet  {explain(models, pictures, options.out)}")
     return 0
 

@@ -72,8 +72,13 @@ class Embedder:
         return f"{self.card['method']} trained on {on['title']} ({size})"
 
 
-def load(source: str | Path, *, device: str = "auto") -> Embedder:
+def load(source: str | Path, *, device: str = "auto", learned: bool = False) -> Embedder:
     """The embedder of a run folder, or "hsv" or "pixels" for a descriptor without learning.
+
+    Args:
+        source: the folder, or the name of a descriptor.
+        device: where a run computes.
+        learned: only a run will do, so that descriptors are not offered for one that is missing.
 
     Raises:
         CheckpointError: no such run, or one that is not finished.
@@ -90,7 +95,7 @@ def load(source: str | Path, *, device: str = "auto") -> Embedder:
     try:
         method, recipe, card = load_method(run)
     except CheckpointError as error:
-        if (run / "recipe.yaml").is_file() or is_encoder(run):
+        if learned or (run / "recipe.yaml").is_file() or is_encoder(run):
             raise
         raise CheckpointError(f"{error} Or one of: {', '.join(DESCRIPTORS)}.") from error
     return of_method(method, recipe, name=str(source), device=device, card=card)

@@ -48,10 +48,16 @@ def explain(models: Sequence[Embedder], pictures: Sequence[Path], out: Path) -> 
         )
     if out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise InputError(f"the sheet must be a .jpg or .png file, got {out.name}.")
+    folders = [p for p in pictures if p.is_dir()]
+    if folders:
+        raise DataError(
+            f"{folders[0]} is a folder, and not of a run: give the pictures themselves, as "
+            f"{folders[0]}/*.jpg."
+        )
     missing = [str(p) for p in pictures if not p.is_file()]
     if missing:
         raise DataError(
-            f"no picture at {', '.join(missing[:3])}: give image files, and folders of runs first."
+            f"no picture at {', '.join(missing[:3])}: give runs first, and then image files."
         )
     blocks: list[viz.Block] = []
     for model in models:
