@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crosscam.errors import GalleryError
 from crosscam.gallery.points import EdgeHome, Points, Quantization, Vectors
 from crosscam.gallery.sighting import Where
@@ -68,8 +70,8 @@ def bring_over(journal: Journal, target: Points) -> None:
         if gone:
             target.delete(Where(ids=tuple(sorted(gone))))
         if points:
-            vectors = [p.vector for p in points if p.vector is not None]
-            target.add([p.id for p in points], vectors, [p.payload for p in points])  # type: ignore[arg-type]
+            vectors = np.stack([p.vector for p in points if p.vector is not None])
+            target.add([p.id for p in points], vectors, [p.payload for p in points])
 
 
 def optimize_aside(

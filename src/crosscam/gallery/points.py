@@ -305,8 +305,8 @@ class _EdgePoints:
             make(id, memoryview(row), payload)
             for id, row, payload in zip(ids, vectors, payloads, strict=True)
         ]
-        # Twice: in the log and in the store; a payload has some 500 bytes.
-        size = 2 * (vectors.nbytes + 1000 * len(points))
+        # Twice: in the log and in the store; a payload has some 500 bytes, its indexes more.
+        size = 2 * len(points) * (4 * self._dim + 1000)
         self._update(self._edge.UpdateOperation.upsert_points(points), _RESERVE + size)
 
     def nearest(
