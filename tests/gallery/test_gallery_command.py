@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -221,6 +222,17 @@ def test_the_page_says_what_the_command_says(
     assert page.count("<span>97.3% match</span>") == 1
     assert page.count("<span>2.0% unlikely</span>") == 2
     assert "Calibrated on other people." in page
+
+
+def test_a_terminal_is_not_told_what_to_do(crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "add", "crops", "--gallery", "g", "--model", "m")
+    with Gallery.open("g") as gallery:  # as older versions kept it
+        odd = {s.id: dataclasses.replace(s, camera="\x1b[31mRED").payload() for s in gallery.find()}
+        gallery.points.replace_payloads(odd)
+    for words in (("stats",), ("search", "--sighting", next(iter(odd)))):
+        text = call(capsys, *words, "--gallery", "g")
+        assert "\ufffd[31mRED" in text
+        assert "\x1b" not in text
 
 
 def test_a_filter_that_fits_nothing_is_explained(

@@ -377,11 +377,11 @@ def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) 
 
 
 def _about(s: Any) -> str:
-    from crosscam.gallery.sighting import format_time
+    from crosscam.gallery.sighting import format_time, printable
 
     words = [s.id, f"camera {s.camera}" if s.camera else "", format_time(s.time), s.person,
              s.source]  # fmt: skip
-    return "  ".join(w for w in words if w)
+    return printable("  ".join(w for w in words if w))  # older versions kept what they were given
 
 
 def _marks(hit: Any) -> str:

@@ -58,6 +58,7 @@ from crosscam.gallery.sighting import (
     Where,
     checked_facts,
     format_time,
+    printable,
     sighting_id,
     tidy,
     valid_id,
@@ -239,7 +240,8 @@ class Stats:
 
     def text(self) -> str:
         cameras = sorted(self.cameras.items(), key=lambda c: (-c[1], c[0]))
-        shown = ", ".join(f"{name} {n:,}" for name, n in cameras[:8])
+        # Older versions kept names as they were given.
+        shown = printable(", ".join(f"{name} {n:,}" for name, n in cameras[:8]))
         return "\n".join(
             [
                 f"sightings   {self.sightings:,} ({self.indexed:,} indexed), "

@@ -182,7 +182,7 @@ def tidy(name: str) -> str:
 
     "é" can be written as one character or as two (Unicode's NFC and NFD), which look the same.
     """
-    return unicodedata.normalize("NFC", re.sub(r"\s+", " ", name).strip())
+    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def clean_name(name: str, what: str = "a person's name") -> str:
