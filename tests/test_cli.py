@@ -422,6 +422,7 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
         (["train", "data.root=/nowhere"], "/nowhere"),
         (["train", "--resume", "/nowhere"], "/nowhere is not a run folder"),
         (["train", "--resume", "/nowhere", "--out", "/x"], "keeps its recipe"),
+        (["train", "cpu", "--resume", "/nowhere"], "keeps its recipe"),
         (["train", "--device", "mps"], "not supported"),
         (["train", "--device", "gpu7"], "unknown device"),
         (["train", "optimizer.lr=-1"], "optimizer.lr must be above 0"),

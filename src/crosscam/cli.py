@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import crosscam
-from crosscam.errors import CheckpointError, CrosscamError, InputError, RecipeError
+from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.wording import counted
 
 __all__ = ["SPIN", "main", "told"]
@@ -99,7 +99,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     train.set_defaults(takes_settings=True)
     train.add_argument("recipe", nargs="?", help="YAML file or shipped name, then key=value ...")
     train.add_argument("--out", type=Path, help="run folder to create (default runs/RECIPE)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run; "
+                       "data.root=... where its data lie elsewhere now")  # fmt: skip
     train.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
     train.add_argument("--quiet", action="store_true", help="no progress bars or lines")
     train.add_argument("-h", "--help", action="store_true", help="show every setting")
@@ -405,12 +406,12 @@ def _train(options: argparse.Namespace) -> int:
     from crosscam.training import loop, record
 
     if options.resume:
-        if options.recipe or settings or options.out:
-            raise RecipeError("a resumed run keeps its recipe: give --resume RUN and nothing else.")
-        if not (options.resume / "recipe.yaml").is_file():
-            raise CheckpointError(f"{options.resume} is not a run folder: it has no recipe.yaml.")
-        recipe = parse(options.resume / "recipe.yaml")
+        if options.recipe or options.out:
+            raise RecipeError(
+                "a resumed run keeps its recipe and its folder: leave RECIPE and --out away."
+            )
         run = options.resume
+        recipe = loop.resumed(run, settings)
     else:
         recipe = parse(options.recipe, settings)
         stem = Path(options.recipe).stem if options.recipe else recipe.method.name
@@ -425,7 +426,7 @@ def _train(options: argparse.Namespace) -> int:
     common = {"device": options.device, "progress": not options.quiet, "evaluate": measure}
     try:
         if options.resume:
-            loop.resume(run, **common)
+            loop.resume(run, settings, **common)
         else:
             loop.train(recipe, run, **common)
     except loop.Interrupted as stopped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,11 +120,7 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
     recipe = parse(run / "recipe.yaml")
     card = read_card(run)
     weights = checkpoint.load_weights(run / "weights.safetensors")
-    # Backbone weights come from the file just read, not from where training once found them.
-    options = dict(recipe.method.options)
-    if "backbone" in options:
-        options["backbone"] = replace(options["backbone"], pretrained=None)
-    method = replace(recipe.method, options=options).build(card["num_classes"])
+    method = recipe.method.blank.build(card["num_classes"])
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:

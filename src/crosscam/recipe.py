@@ -260,6 +260,15 @@ class MethodSettings:
         make: Callable[..., Method] = find(self.name)
         return make(num_classes, **self.options)
 
+    @property
+    def blank(self) -> MethodSettings:
+        """The same for weights that are at hand: none are read from where training once began."""
+        network = self.options.get("backbone")
+        if not isinstance(network, BackboneSettings):
+            return self
+        blank = dataclasses.replace(network, pretrained=None)
+        return MethodSettings(self.name, {**self.options, "backbone": blank})
+
 
 def _require(key: str, value: object, holds: bool, need: str) -> None:
     if not holds:
@@ -352,9 +361,7 @@ def _try(cls: type[Method], options: Mapping[str, Any]) -> None:
 
     It is built on no device, which takes no memory and draws no number.
     """
-    network = options.get("backbone")
-    if isinstance(network, BackboneSettings):  # whose weights are not read for this
-        options = {**options, "backbone": dataclasses.replace(network, pretrained=None)}
+    options = MethodSettings("", options).blank.options
     make: Callable[..., Method] = cls
     try:
         with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ class _Died(Exception):
     pass
 
 
-def die_and_resume(recipe: Recipe, run: Path, step: int) -> Path:
+def die_and_resume(
+    recipe: Recipe, run: Path, step: int, meanwhile: Callable[[], None] = lambda: None
+) -> Path:
     """Train until the checkpoint of ``step`` is there, die, and go on from it to the end."""
     save = checkpoint.save
 
@@ -54,4 +57,5 @@ def die_and_resume(recipe: Recipe, run: Path, step: int) -> Path:
         patch.setattr(checkpoint, "save", save_and_die)
         with pytest.raises(_Died):
             loop.train(recipe, run, progress=False)
+    meanwhile()
     return loop.resume(run, progress=False)

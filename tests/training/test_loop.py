@@ -241,9 +241,8 @@ def test_resuming_with_other_pictures_of_the_same_names_is_refused(
     root = tmp_path / "market"
     shutil.copytree(toys, root)  # with times of their own
     run = loop.train(toy_recipe(toys, "schedule.epochs=1"), tmp_path / "run", progress=False)
-    text = (run / "recipe.yaml").read_text().replace(str(toys), str(root))
-    (run / "recipe.yaml").write_text(text)
-    loop.resume(run, progress=False)  # a copy has the same pictures
+    loop.resume(run, [f"data.root={root}"], progress=False)  # a copy has the same pictures
+    assert parse(run / "recipe.yaml").data.root == str(root)
     one, other = sorted((root / "bounding_box_train").iterdir())[:2]
     shutil.copy(one, other)
     with pytest.raises(CheckpointError, match="the same names, other pictures"):
@@ -253,6 +252,35 @@ def test_resuming_with_other_pictures_of_the_same_names_is_refused(
         del state["pictures"]
         file.write_text(json.dumps(state))
     loop.resume(run, progress=False)
+
+
+def test_a_run_whose_data_moved_goes_on_to_the_same_weights(
+    whole: Path, toys: Path, tmp_path: Path
+) -> None:
+    """From other weights too than the file it began with, which may be gone."""
+    root, elsewhere = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(toys, root)
+    begin = tmp_path / "begin.safetensors"
+    shutil.copy(whole / "weights.safetensors", begin)
+    recipe = toy_recipe(root, f"method.backbone.pretrained={begin}")
+    want = loop.train(recipe, tmp_path / "want", progress=False)
+
+    def move() -> None:
+        root.rename(elsewhere)
+        begin.unlink()
+
+    run = tmp_path / "run"
+    with pytest.raises(CheckpointError, match=f"--resume {run} data.root=..."):
+        die_and_resume(recipe, run, 7, meanwhile=move)
+    loop.resume(run, [f"data.root={elsewhere}", "engine.checkpoint_minutes=5"], progress=False)
+    assert_same_weights(want, run)
+
+
+@pytest.mark.parametrize("setting", ["schedule.epochs=9", "--optimizer.lr=1", "data.name=csv"])
+def test_a_resumed_run_learns_nothing_else(setting: str, whole: Path) -> None:
+    said = rf"would change it. Only data.root, .*pretrained={whole / 'weights.safetensors'}"
+    with pytest.raises(RecipeError, match=said):
+        loop.resume(whole, [setting], progress=False)
 
 
 def test_bfloat16_learns(toys: Path, tmp_path: Path) -> None:

@@ -115,18 +115,66 @@ def train(
 
 def resume(
     run: Path,
+    settings: Sequence[str] = (),
     *,
     device: str = "auto",
     progress: bool = True,
     evaluate: Evaluate | None = None,
 ) -> Path:
-    """Go on with the run in ``run`` from its last checkpoint (from the start if it has none)."""
+    """Go on with the run in ``run`` from its last checkpoint (from the start if it has none).
+
+    Args:
+        run: its folder.
+        settings: changes to its recipe, as ``resumed`` takes them.
+        device: as of ``train``, like the rest.
+        progress: see there.
+        evaluate: see there.
+    """
+    return _train(resumed(run, settings), run, checkpoint.latest(run), device, progress, evaluate)
+
+
+MOVABLE = (
+    "data.root",
+    "data.cache",
+    "data.budget_gb",
+    "data.pairs",
+    "priors.root",
+    "engine.threads",
+    "engine.checkpoint_minutes",
+    "engine.evaluate_every",
+    "engine.log_every",
+    "engine.tensorboard",
+)
+"""Settings that may change when a run is resumed: where things lie and how it is watched, not what
+is learned.  That data and priors are the same in another place is looked at."""
+
+
+def resumed(run: Path, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run, with changes ``key=value`` to where things lie.
+
+    Raises:
+        CheckpointError: no run folder, or its data are not where they were.
+        RecipeError: a change to what is learned.
+    """
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{run} is not a run folder: it has no recipe.yaml. Give the folder of a run."
         )
-    recipe = parse(run / "recipe.yaml")
-    return _train(recipe, run, checkpoint.latest(run), device, progress, evaluate)
+    other = [s for s in settings if s.partition("=")[0] not in MOVABLE]
+    if other:
+        raise RecipeError(
+            f"a resumed run keeps its recipe, and '{other[0]}' would change it. Only "
+            f"{', '.join(MOVABLE)} may differ. To learn more, or something else, start a new run "
+            "from what this one has learned: "
+            f"method.backbone.pretrained={run / 'weights.safetensors'}."
+        )
+    recipe = parse(run / "recipe.yaml", settings)
+    if not Path(recipe.data.root).exists():
+        raise CheckpointError(
+            f"the data of {run} are not at {recipe.data.root}. Say where they are now: "
+            f"crosscam train --resume {run} data.root=..."
+        )
+    return recipe
 
 
 def _train(
@@ -160,7 +208,8 @@ def _train(
         # --- method, optimizers, average ------------------------------------------------------
         torch.manual_seed(recipe.seed)
         try:
-            method = recipe.method.build(num_classes).to(device)
+            start = recipe.method if last is None else recipe.method.blank
+            method = start.build(num_classes).to(device)
             updates = make_optimizers(method, recipe.optimizer)
         except (ValueError, RuntimeError, TypeError) as error:
             raise RecipeError(
@@ -250,7 +299,8 @@ def _train(
                 how = {"data": "other names or ids", "pictures": "the same names, other pictures"}
                 raise CheckpointError(
                     f"the training pictures of {dataset.title} are not those that {run} was "
-                    f"started with ({how[changed[0]]}). Restore them, or start a new run."
+                    f"started with ({how[changed[0]]}). Restore them, say where they lie "
+                    "(data.root=...), or start a new run."
                 )
             if last.state.get("priors", {}) != priors.versions:
                 raise CheckpointError(
