@@ -484,7 +484,7 @@ def _require_space(folder: Path, size: int) -> None:
         raise DiskError(
             f"could not write {folder}: the disk is full ({free >> 20:,} MiB are free, and this "
             f"needs {-(-size >> 20):,}). Last good state: all sightings that were acknowledged. "
-            "Free some space and resume."
+            "Free some space and try again."
         )
 
 
