@@ -297,7 +297,13 @@ def show(
 def run(options: argparse.Namespace) -> int:
     """``crosscam prior VERB ...``."""
     if options.verb == "list":
-        for found in store.read_all(options.priors or options.folder):
+        folder = options.priors or options.folder
+        sets = store.read_all(folder)
+        if not sets:
+            raise DataError(
+                f"{folder} holds no priors. Give the folder that `crosscam prior ... --out` wrote."
+            )
+        for found in sets:
             about = found.about
             size = found.values.nbytes / max(1, int(about["pictures"]))
             print(

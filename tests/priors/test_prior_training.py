@@ -218,6 +218,8 @@ def test_from_a_table_to_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert cli.main(["prior", "list", "--priors", str(out)]) == 0
     assert capsys.readouterr().out in said
+    assert cli.main(["prior", "list", str(out.parent)]) == 1
+    assert f"{out.parent} holds no priors. Give the folder" in capsys.readouterr().err
     assert "masks by skeleton: 24 pictures" in said
     assert "8,192 bytes each" in said
     sheet = tmp_path / "sheet.png"

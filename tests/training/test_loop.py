@@ -108,6 +108,17 @@ def test_the_warning_comes_once(
     assert capsys.readouterr().err == ""
 
 
+def test_priors_that_nobody_needs_are_told_of(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = toy_recipe(toys, f"priors.root={tmp_path / 'none'}")
+    with pytest.raises(RecipeError, match=r"method baseline learns from no priors.* Leave it out"):
+        loop.train(recipe, tmp_path / "run", progress=False)
+    recipe = toy_recipe(toys, f"priors.root={tmp_path}", "schedule.epochs=1")
+    loop.train(recipe, tmp_path / "run", progress=False)
+    assert "learns from no priors with these settings." in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_weights(whole: Path, toys: Path, tmp_path: Path) -> None:
     again = loop.train(toy_recipe(toys), tmp_path / "run", progress=False)
     assert_same_weights(whole, again)

@@ -49,7 +49,8 @@ def join(sets: Sequence[Dataset], path: Path, *, test: bool = True) -> dict[str,
     if test and sets[0].protocol != Protocol():
         raise DataError(
             f"rankings of {sets[0].title} follow rules of their own, which a list cannot hold: "
-            "join without its test pictures and measure with `crosscam evaluate RUN --data ...`."
+            "join without its test pictures (--no-test) and measure with `crosscam evaluate RUN "
+            "--data ...`."
         )
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -217,6 +217,15 @@ def _train(
             ) from error
         if me == 0 and last is None and (advice := collapsing(method, recipe)):
             print(f"crosscam: warning: {advice}", file=sys.stderr)
+        if recipe.priors.root and not method.needs:
+            said = (
+                f"priors.root={recipe.priors.root} was given, and method {recipe.method.name} "
+                "learns from no priors with these settings"
+            )
+            if not Path(recipe.priors.root).is_dir():
+                raise RecipeError(f"{said}; nor is there such a folder. Leave it out.")
+            if me == 0:  # one command line may go through many methods
+                print(f"crosscam: warning: {said}.", file=sys.stderr)
         if recipe.data.pairs and not method.takes_pairs:
             raise RecipeError(
                 f"data.pairs was given, and method {recipe.method.name} does not learn from "
