@@ -367,6 +367,19 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert described["macs"] == pytest.approx(2.67e9, rel=0.005)
 
 
+def test_describe_takes_recipes_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "finetune", "--json", "method.backbone.width=0.125"]) == 0
+    described = json.loads(capsys.readouterr().out)  # without the weights of width 0.5
+    assert (described["feature_dim"], described["input_size"]) == (64, [128, 64])
+    (tmp_path / "own.yaml").write_text("preprocess: {size: [64, 32]}\nmethod: mpn\n")
+    small = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
+    assert main(["describe", str(tmp_path / "own.yaml"), "--json", *small]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [64, 32]
+    assert main(["describe", "strong-basline"]) == 1
+    said = capsys.readouterr().err
+    assert "neither a method nor a recipe. Did you mean 'strong-baseline'?" in said
+
+
 def test_data_check_and_list(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "market1501", str(toys)]) == 1
     assert main(["data", "check", "market1501", str(toys), "--partial"]) == 0

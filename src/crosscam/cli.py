@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -207,9 +208,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                        help="images of the query's own person and camera")  # fmt: skip
     score.add_argument("--json", action="store_true", help="print JSON")
 
-    describe = command("describe", _describe, "Print size and cost of a method.")
+    describe = command("describe", _describe, "Print size and cost of a method or recipe.")
     describe.set_defaults(takes_settings=True)
-    describe.add_argument("method", help="method name or .py file, then method.KEY=VALUE ...")
+    describe.add_argument("method", help="method or recipe, by name or file; then "
+                          "KEY=VALUE ...")  # fmt: skip
     describe.add_argument("--num-classes", type=int, default=751, help="training identities")
     describe.add_argument("--json", action="store_true", help="print JSON")
 
@@ -645,13 +647,25 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from crosscam import methods
     from crosscam.describe import describe
-    from crosscam.recipe import parse
+    from crosscam.recipe import parse, shipped
 
     if options.num_classes < 1:  # before torch warns of layers without outputs
         raise InputError(f"--num-classes must be 1 or more, got {options.num_classes}.")
-    recipe = parse(None, [f"method.name={options.method}", *options.settings])
-    method = recipe.method.build(options.num_classes)
+    name, known = options.method, methods.available()
+    if name not in known and (name in shipped() or name.endswith((".yaml", ".yml"))):
+        recipe = parse(name, options.settings)
+    elif name in known or name.endswith(".py") or "+" in name:
+        recipe = parse(None, [f"method.name={name}", *options.settings])
+    else:
+        near = difflib.get_close_matches(name, [*known, *shipped()], n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise RecipeError(
+            f"'{name}' is neither a method nor a recipe.{hint} Methods: {', '.join(known)}; "
+            f"recipes: {', '.join(shipped())}; or give a .py file of yours, or a .yaml file."
+        )
+    method = recipe.method.blank.build(options.num_classes)  # no weights are needed to count them
     result = describe(method, recipe.preprocess.size)
     print(result.to_json() if options.json else f"{options.method}: {method.paper}\n{result}")
     return 0
