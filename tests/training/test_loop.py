@@ -287,6 +287,11 @@ def test_a_run_whose_data_moved_goes_on_to_the_same_weights(
     assert_same_weights(want, run)
 
 
+def test_a_resumed_run_needs_its_data(whole: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"data of {whole} are not at ''"):
+        loop.resume(whole, ["data.root="], progress=False)
+
+
 @pytest.mark.parametrize("setting", ["schedule.epochs=9", "--optimizer.lr=1", "data.name=csv"])
 def test_a_resumed_run_learns_nothing_else(setting: str, whole: Path) -> None:
     said = rf"would change it. Only data.root, .*pretrained={whole / 'weights.safetensors'}"

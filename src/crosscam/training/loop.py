@@ -169,9 +169,9 @@ def resumed(run: Path, settings: Sequence[str] = ()) -> Recipe:
             f"method.backbone.pretrained={run / 'weights.safetensors'}."
         )
     recipe = parse(run / "recipe.yaml", settings)
-    if not Path(recipe.data.root).exists():
+    if not recipe.data.root or not Path(recipe.data.root).exists():
         raise CheckpointError(
-            f"the data of {run} are not at {recipe.data.root}. Say where they are now: "
+            f"the data of {run} are not at '{recipe.data.root}'. Say where they are now: "
             f"crosscam train --resume {run} data.root=..."
         )
     return recipe

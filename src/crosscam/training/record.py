@@ -173,6 +173,8 @@ def read_card(run: Path) -> dict[str, Any]:
     path = run / "card.json"
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict):
+            raise TypeError("it is no JSON object")
         card["num_classes"] = int(card["num_classes"])
     except KeyError as error:
         raise CheckpointError(f"{path} does not say {error}. {_WRITE_AGAIN.format(run)}") from error
