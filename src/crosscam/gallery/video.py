@@ -23,6 +23,7 @@ import numpy.typing as npt
 from crosscam.errors import DataError, InputError, MissingExtraError
 from crosscam.gallery.gallery import Item
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, resize
+from crosscam.optional import import_onnxruntime
 from crosscam.wording import counted
 
 __all__ = [
@@ -286,8 +287,8 @@ class OnnxDetector:
         threads: int = 0,
     ) -> None:
         try:
-            import onnxruntime as ort
-        except ImportError as error:
+            ort = import_onnxruntime()
+        except MissingExtraError as error:
             raise MissingExtraError(
                 "a detector needs onnxruntime: pip install 'crosscam[video]'."
             ) from error
