@@ -268,6 +268,22 @@ def test_a_camera_is_named_tidily_and_an_untidy_one_can_be_forgotten(
     assert admin.post("/api/forget", json={"camera": odd}).json()["sightings"] == 1
 
 
+def test_the_list_of_sightings_goes_on_where_it_stopped(running: Running, viewer: Caller) -> None:
+    everything = [s.id for s in running.service.gallery.find()]
+    listed: list[str] = []
+    asked: dict[str, Any] = {"limit": 5}
+    while True:
+        answer = viewer.get("/api/sightings", params=asked).json()
+        listed += [s["id"] for s in answer["sightings"]]
+        assert lines(running)[-1]["shown"] == [s["id"] for s in answer["sightings"]]
+        if answer["next"] is None:
+            break
+        assert len(answer["sightings"]) == 5
+        asked["start"] = answer["next"]
+    assert listed == everything
+    assert viewer.get("/api/sightings", params={"limit": len(everything)}).json()["next"] is None
+
+
 def test_who_searched_for_whom_and_why_is_in_the_log(
     running: Running, viewer: Caller, operator: Caller, admin: Caller
 ) -> None:
@@ -763,7 +779,7 @@ def test_unknown_query_parameters_are_named(viewer: Caller, running: Running) ->
     assert answer.status_code == 422
     assert answer.json()["detail"] == (
         "unknown query parameters: 'camera', '\\x1b'. Known are cameras, person, after, before, "
-        "limit."
+        "limit, start."
     )
     id = running.id_of(1, 1)
     for path in (

@@ -605,9 +605,15 @@ class Gallery:
             )
         return [Sighting.from_payload(i, found[i].payload) for i in ids]
 
-    def find(self, where: Where = Where(), *, limit: int | None = None) -> Iterator[Sighting]:  # noqa: B008
-        """The sightings that fit, in the order of their ids."""
-        for p in self.points.scan(where, limit=limit):
+    def find(
+        self,
+        where: Where = Where(),  # noqa: B008
+        *,
+        limit: int | None = None,
+        start: str | None = None,
+    ) -> Iterator[Sighting]:
+        """The sightings that fit, in the order of their ids, from the id ``start`` on."""
+        for p in self.points.scan(where, limit=limit, start=start):
             yield Sighting.from_payload(p.id, p.payload)
 
     def picture(self, sighting: Sighting) -> Path | None:

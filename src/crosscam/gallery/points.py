@@ -125,8 +125,10 @@ class Points(Protocol):
         """The points that exist among ``ids``, in any order."""
 
     def scan(self, where: Where, *, vectors: bool = False, limit: int | None = None,
-             fields: Sequence[str] | None = None) -> Iterator[Point]:  # fmt: skip
-        """All points that fit, ordered by id; with only some payload ``fields`` if given."""
+             fields: Sequence[str] | None = None, start: str | None = None
+             ) -> Iterator[Point]:  # fmt: skip
+        """All points that fit, ordered by id, from the id ``start`` on, which need not be there;
+        with only some payload ``fields`` if given."""
 
     def count(self, where: Where) -> int:
         """How many points fit, exactly."""
@@ -363,8 +365,10 @@ class _EdgePoints:
         vectors: bool = False,
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        start: str | None = None,
     ) -> Iterator[Point]:
-        condition, offset, left = _condition(self._edge, where), None, limit
+        condition, left = _condition(self._edge, where), limit
+        offset: Any = start
         while left is None or left > 0:
             page = 1000 if left is None else min(left, 1000)
             with _edge_errors(self._folder):
@@ -692,8 +696,10 @@ class _ServerPoints:
         vectors: bool = False,
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        start: str | None = None,
     ) -> Iterator[Point]:
-        offset, left = None, limit
+        left = limit
+        offset: Any = start
         while left is None or left > 0:
             with _server_errors(self._url):
                 records, offset = self._client.scroll(

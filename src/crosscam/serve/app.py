@@ -47,7 +47,7 @@ from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, 
 from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
 from crosscam.gallery.pictures import picture_name
-from crosscam.gallery.sighting import clean_name
+from crosscam.gallery.sighting import camera_name, clean_name
 from crosscam.image import MAX_PIXELS, decode
 from crosscam.serve.audit import AuditLog
 from crosscam.serve.guards import BodyLimit, Gate, Mishaps, SafeHeaders
@@ -608,8 +608,12 @@ def make_app(service: Service) -> FastAPI:
         after: Name | None = None,
         before: Name | None = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
+        start: Id | None = None,
     ) -> dict[str, Any]:
-        """Sightings that fit, without a query picture."""
+        """Sightings that fit, without a query picture, in the order of their ids.
+
+        Where there are more, ``next`` is the ``start`` of the call that goes on.
+        """
         person = person and called(person)
         with service.reading(
             token, "list", cameras=cameras, person=person and service.pseudonym(person),
@@ -621,9 +625,13 @@ def make_app(service: Service) -> FastAPI:
                 after=None if after is None else parse_time(after),
                 before=None if before is None else parse_time(before),
             )
-            found = list(gallery.find(where, limit=limit))
+            found = list(gallery.find(where, limit=limit + 1, start=start))
+            more, found = found[limit:], found[:limit]
             line["shown"] = [s.id for s in found]
-        return {"sightings": [s.to_json() for s in found]}
+        return {
+            "sightings": [s.to_json() for s in found],
+            "next": more[0].id if more else None,
+        }
 
     @app.get("/api/sightings/{id}", tags=["gallery"])
     def one_sighting(id: Id, token: Token = viewer) -> dict[str, Any]:
@@ -648,12 +656,7 @@ def make_app(service: Service) -> FastAPI:
                 line["shown"] = [found.id]
         with turn(service.shows):
             # Coded anew: what was uploaded is never sent on as it came, nor what its camera noted.
-            try:
-                data = gallery.pictures.read(found.picture)
-            except GalleryError:
-                with gallery.changing():  # being forgotten, whose picture goes first
-                    gallery.sighting(id)  # is a 404
-                raise
+            data = gallery.read_picture(found)
             shown = Image.fromarray(decode(data, max_pixels=settings.max_pixels))
             shown.thumbnail((_LARGEST, _LARGEST))
             out = io.BytesIO()
@@ -697,7 +700,7 @@ def make_app(service: Service) -> FastAPI:
         """
         when = None if time is None else parse_time(time)
         person = person and clean_name(person)
-        camera = camera and clean_name(camera, "a camera's name")
+        camera = camera_name(camera)
         track = track and clean_name(track, "a track's name")
         with turn(service.turns):
             read = read_pictures(pictures, keep=True)

@@ -339,14 +339,17 @@ async function openBrowse() {
   $("b-camera").value = chosen;
   await browse();
 }
-async function browse() {
+async function browse(start = null) {
   const query = new URLSearchParams({ limit: 120 });
   if ($("b-camera").value) query.append("cameras", $("b-camera").value);
   for (const key of ["after", "before"]) if ($(`b-${key}`).value) query.append(key, local($(`b-${key}`).value));
-  const { sightings } = await get(`/api/sightings?${query}`);
-  $("sightings").replaceChildren(...sightings.map((s) => card(s)));
-  say(!sightings.length ? "No sightings fit." : sightings.length < 120 ? ""
-    : "These are 120 of those that fit, in no particular order. A camera and a time narrow them.");
+  if (start) query.append("start", start);
+  const { sightings, next } = await get(`/api/sightings?${query}`);
+  if (!start) $("sightings").replaceChildren();
+  $("more")?.remove();
+  $("sightings").append(...sightings.map((s) => card(s)));
+  if (next) $("sightings").append(make("button", { type: "button", id: "more", onclick: guarded(() => browse(next)) }, "Show more"));
+  say(!start && !sightings.length ? "No sightings fit." : "");
 }
 
 // --- people ---------------------------------------------------------------------------------
@@ -487,7 +490,7 @@ window.addEventListener("resize", () => {
   clearTimeout(resized);
   resized = setTimeout(() => state.found && timeline(state.found.results), 200);
 });
-$("browse").addEventListener("submit", guarded(browse));
+$("browse").addEventListener("submit", guarded(() => browse()));
 $("p-find").addEventListener("input", guarded(openPeople));
 $("files").addEventListener("change", () => { addFiles($("files").files); $("files").value = ""; });
 for (const kind of ["dragenter", "dragover"]) $("drop").addEventListener(kind, (e) => { e.preventDefault(); $("drop").classList.add("over"); });
