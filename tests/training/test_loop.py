@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from crosscam import embedder
 from crosscam.errors import CheckpointError, DataError, RecipeError, TrainingError
 from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
-from crosscam.recipe import parse
+from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
 
 
@@ -95,6 +96,14 @@ def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: 
     said = loop.collapsing(recipe.method.build(8), recipe)
     assert said.endswith(f"or take {advice}." if advice else "")
     assert bool(said) == bool(advice)
+
+
+def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
+    recipe = parse(None, ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
+    built = recipe.method.build(8)
+    own = MethodSettings("mine.py", {**recipe.method.options, "triplet": None})
+    assert loop.collapsing(built, recipe)
+    assert loop.collapsing(built, dataclasses.replace(recipe, method=own)) == ""
 
 
 def test_the_warning_comes_once(

@@ -461,7 +461,8 @@ def collapsing(method: Method, recipe: Recipe) -> str:
     neck = bool(options.get("bnneck"))
     backbone = getattr(method, "backbone", None)
     scratch = isinstance(backbone, Backbone) and backbone.report is None
-    at_once = options.get("triplet", 0) > 0 and not options.get("triplet_from")
+    triplet = options.get("triplet")  # in a method of the user's own it may be anything
+    at_once = isinstance(triplet, (int, float)) and triplet > 0 and not options.get("triplet_from")
     plain = options.get("normalize") is False
     if not (scratch and at_once and plain) or (neck and options.get("margin") == "soft"):
         return ""
