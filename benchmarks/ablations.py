@@ -495,7 +495,7 @@ def stop_as_by_ctrl_c() -> None:
 
 def evaluated(run: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The figures of a finished run on its own data; it may have been tried on other data too."""
-    for path in run.glob("evaluation/*/evaluation.json"):
+    for path in sorted(run.glob("evaluation/*/evaluation.json")):  # its own was the first
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         root = Path(figures["root"]).resolve()  # a folder below the data set's, for some of them
         own = figures["data"] == recipe.data.name

@@ -104,6 +104,8 @@ def test_other_lists_and_rules_have_figures_of_their_own(
         assert ("no camera rule" if keep else "own camera left out") in printed
         pages.append(printed.splitlines()[-1].split()[-1])
     assert pages[0] == pages[3]
+    written = json.loads((Path(pages[1]).parent / "evaluation.json").read_text())
+    assert written["title"] == "csv list.csv"  # whatever the folder is called
     assert [Path(p).parent.name for p in pages[:3]] == [
         "csv-list.csv",
         "csv-list.csv-2",

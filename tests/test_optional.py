@@ -47,6 +47,9 @@ def test_nothing_imports_them_past_the_care(package: str) -> None:
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if package in names:
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if package in {name.partition(".")[0] for name in names}:
                 found.append(path.relative_to(SOURCE).as_posix())
-    assert found == ["optional.py"]
+    # export.py takes parts of it, behind a call of import_onnxruntime.
+    assert set(found) - {"export.py"} == {"optional.py"}

@@ -221,5 +221,7 @@ def _figures(run: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(values, dict):
             kept = {k: v for k, v in values.items() if k not in NO_FIGURES}
-            found.append({"title": path.parent.name, **kept})
+            figure = {"title": path.parent.name, **kept}
+            if figure not in found:
+                found.append(figure)
     return found

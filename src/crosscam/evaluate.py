@@ -100,8 +100,9 @@ class Evaluation:
         entry: dict[str, Any] = {
             "model": self.model.describe(),
             "data": self.dataset.name,
+            "title": self.dataset.title,
             "variant": self.dataset.variant,
-            "root": str(self.dataset.root),
+            "root": str(self.dataset.root.resolve()),
             "same_camera": self.dataset.protocol.same_camera,
             "crosscam": crosscam.__version__,
             "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
@@ -147,7 +148,10 @@ class Evaluation:
                 there = json.loads((place / "evaluation.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):  # nothing that could be lost
                 return place
-            if not isinstance(there, dict) or {k: there.get(k) for k in what} == what:
+            if not isinstance(there, dict):
+                return place
+            there["root"] = str(Path(str(there.get("root"))).resolve())
+            if {k: there.get(k) for k in what} == what:
                 return place
         raise AssertionError
 

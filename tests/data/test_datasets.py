@@ -644,6 +644,7 @@ def test_folder_with_cameras_in_folders_and_names(tmp_path: Path) -> None:
         ("frame_camera_6_1", 6),
         ("Camera 7", 7),
         ("c8s2_1", 8),
+        ("3fa2-c12-9b", 0),  # as UUIDs have it
         ("abc9", 0),
         ("pic_cat_1", 0),
         ("x_c1a", 0),
@@ -655,14 +656,19 @@ def test_cameras_in_names(tmp_path: Path, name: str, camera: int) -> None:
     assert [s.camid for s in ds.gallery] == [camera]
 
 
-def test_a_camera_folder_among_several(tmp_path: Path) -> None:
-    touch(tmp_path, "anna/2024/c1/1.jpg", "anna/2024/c2/1.jpg", "anna/2025/c2/1.jpg")
-    ds = load("folder", tmp_path, train_fraction=0)
-    assert sorted(s.camid for s in (*ds.query, *ds.gallery)) == [1, 2, 2]
-    touch(tmp_path, "anna/2025/hall/1.jpg")
-    with pytest.raises(DataError, match=r"1 image file lies in folders within.*2025/hall/1\.jpg"):
-        load("folder", tmp_path)
-    assert load("folder", tmp_path, cameras="none", train_fraction=0).query
+@pytest.mark.parametrize(
+    ("place", "camera"),
+    [
+        ("2024/c4/1", 4),  # of several folders the one named like a camera
+        ("5/track1/1", 5),  # else the one below the person
+        ("2024/05/x_c6_1", 6),  # unless the name tells
+        ("7/x_c6_1", 7),  # one folder is the camera, whatever the name
+    ],
+)
+def test_a_camera_among_folders_within_folders(tmp_path: Path, place: str, camera: int) -> None:
+    touch(tmp_path, f"anna/{place}.jpg")
+    ds = parse("folder", tmp_path, train_fraction=0).dataset
+    assert [s.camid for s in ds.gallery] == [camera]
 
 
 def test_labels_with_the_same_number_are_one_camera(tmp_path: Path) -> None:
@@ -681,6 +687,9 @@ def test_a_camera_column_of_another_name_is_asked_about(tmp_path: Path, column: 
     with pytest.raises(DataError, match=f"'{column}', but none called 'camid'.*cameras=none"):
         load("csv", file)
     assert load("csv", file, cameras="none", train_fraction=0).query
+    assert (
+        load("csv", write_csv(tmp_path, f"path,pid,{column}\n1.jpg,a,\n2.jpg,a,\n")).name == "csv"
+    )
 
 
 def test_a_split_column_of_another_name_is_asked_about(tmp_path: Path) -> None:
@@ -870,6 +879,9 @@ def test_csv_listed_twice_is_a_warning(tmp_path: Path) -> None:
     file = write_csv(tmp_path, text, "1.jpg")
     assert "listed-twice" in kinds("csv", file)
     assert len(load("csv", file).train) == 1  # and counts once
+    text = "path,pid,camid,split\n1.jpg,a,1,train\n./1.jpg,a,01,train\n1.jpg,b,1,train\n"
+    file = write_csv(tmp_path, text)
+    assert [(s.pid, s.camid) for s in load("csv", file).train] == [(1, 1), (2, 1)]
 
 
 # --- splitting own pictures -----------------------------------------------------------------------

@@ -33,10 +33,12 @@ _FOLDERS = {
     "query": ("query", "probe", "image_query"),
     "gallery": ("gallery", "test", "bounding_box_test", "image_test"),
 }
-# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg, cam-2.0007.jpg, frame_camera_12.png: a camera stands
-# by itself between what is no letter or digit.
+# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg: a c and a number between underscores.  Spelled out,
+# between whatever is no letter or digit: cam-2.0007.jpg, frame_camera_12.png.  (Not so the c
+# alone, which stands in many a name that is made of random digits.)
 _CAMERA = re.compile(
-    r"(?<![^\W_])(?:c|cam(?:era)?[-_ ]?)(\d{1,4})(?:s\d+)?(?![^\W_])", re.IGNORECASE
+    r"(?:^|_)c(\d{1,4})(?:s\d+)?(?=_|$)|(?<![^\W_])cam(?:era)?[-_ ]?(\d{1,4})(?![^\W_])",
+    re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?:c|cam|camera)?[ _-]?(\d+)", re.IGNORECASE)  # a camera with a number
 _CAMERA_COLUMN = re.compile(r"cam(?:era)?s?(?:[ _-]?(?:id|no|nr|number|name))?", re.IGNORECASE)
@@ -63,11 +65,11 @@ def from_folder(
 ) -> Parsed:
     """Own pictures in folders: ``root/PERSON/*.jpg``, or the same below train, query and gallery.
 
-    The camera is the folder between person and picture (``alice/cam2/1.jpg``) or stands in the
-    name (``alice/x_c2_1.jpg``); ``cameras="none"`` reads none.  In a split folder, pictures may
-    also lie flat with names like ``0002_c1_....jpg``.  Without split folders the persons are
-    split: ``train_fraction`` of them train, and of the others ``query_fraction`` of the images
-    ask (at least one each, and only such as have a match).
+    The camera is the folder between person and picture (``alice/cam2/1.jpg``; of several, the one
+    named like that) or stands in the name (``alice/x_c2_1.jpg``); ``cameras="none"`` reads none.
+    In a split folder, pictures may also lie flat with names like ``0002_c1_....jpg``.  Without
+    split folders the persons are split: ``train_fraction`` of them train, and of the others
+    ``query_fraction`` of the images ask (at least one each, and only such as have a match).
     """
     if not root.is_dir():
         raise DataError(
@@ -98,9 +100,9 @@ def from_folder(
                 )
             )
         for split, base in split_folders.items():
-            entries += _person_folders(root, base, split, cameras, findings)
+            entries += _person_folders(root, base, split, findings)
     else:
-        entries = _person_folders(root, root, "", cameras, findings)
+        entries = _person_folders(root, root, "", findings)
     return _assemble(
         "folder", root, entries, findings, cameras, train_fraction, query_fraction, seed
     )
@@ -190,12 +192,9 @@ def from_csv(
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _person_folders(
-    root: Path, base: Path, split: str, cameras: Cameras, findings: list[Finding]
-) -> list[_Entry]:
+def _person_folders(root: Path, base: Path, split: str, findings: list[Finding]) -> list[_Entry]:
     entries: list[_Entry] = []
     empty: list[str] = []
-    deep: list[str] = []
 
     def add(path: Path, person: str, camera: str) -> None:
         entries.append(_Entry(path, path.relative_to(root).as_posix(), person, camera, split))
@@ -206,17 +205,17 @@ def _person_folders(
             empty.append(person.name)
         for path in files:
             folders = path.relative_to(person).parts[:-1]
-            # Of several folders the one that is named like a camera, as c1 in alice/2024/c1/1.jpg.
-            named = [f for f in folders if len(folders) == 1 or _CAMERA.fullmatch(f)]
-            if folders and len(named) != 1:
-                deep.append(path.relative_to(base).as_posix())
-            add(path, person.name, named[0] if named else _camera_in(path.stem))
+            camera = folders[0] if len(folders) == 1 else ""
+            # Of several folders the one named like a camera, as c1 in alice/2024/c1/1.jpg.
+            camera = camera or next((f for f in folders if _CAMERA.fullmatch(f)), "")
+            camera = camera or _camera_in(path.stem) or next(iter(folders), "")
+            add(path, person.name, camera)
     flat = image_files(base)
     unknown: list[str] = []
     for path in flat:
         m = _CAMERA.search(path.stem)
         if split and m is not None and m.start() > 0:
-            add(path, path.stem[: m.start()].rstrip("_-. "), m[1])
+            add(path, path.stem[: m.start()].rstrip("_-. "), m[1] or m[2])
         else:
             unknown.append(path.name)
     if unknown:
@@ -230,20 +229,6 @@ def _person_folders(
                 + (", or are named like 0002_c1_0007.jpg (person, camera)." if split else "."),
                 "Sort them into folders, or write a CSV with path and pid and read it as 'csv'.",
                 unknown,
-            )
-        )
-    if deep and cameras == "auto":
-        findings.append(
-            finding(
-                "error",
-                "unclear-camera",
-                f"{counted(len(deep), 'image file lies', 'image files lie')} in folders within "
-                f"folders of a person, and it is not clear which of them is the "
-                "camera.",
-                "One folder between person and picture is the camera; of several, the one named "
-                "like cam2.",
-                "Rename or remove the others, or pass cameras=none.",
-                deep,
             )
         )
     if empty:
@@ -263,7 +248,7 @@ def _person_folders(
 
 def _camera_in(stem: str) -> str:
     m = _CAMERA.search(stem)
-    return m[1] if m else ""
+    return m[1] or m[2] if m else ""
 
 
 def _csv_file(root: Path) -> Path:
@@ -305,20 +290,26 @@ def _require_columns(path: Path, table: Table, cameras: Cameras) -> None:
     Without them it would be split anew and ranked without the camera rule, and look fine.
     """
     others = [c for c in table.columns if c not in ("path", "pid", "camid", "split")]
-    meant = ""
-    if cameras == "auto" and "camid" not in table.columns:
-        meant, name = next((c for c in others if _CAMERA_COLUMN.fullmatch(c)), ""), "camid"
-    if not meant and "split" not in table.columns:
-        name = "split"
-        splits = {*SPLITS, "test", "probe", "val", "valid", "validation"}
-        cells = {c: {row[c].lower() for _, row in table} for c in others}
-        meant = next((c for c in others if len(cells[c]) > 1 and cells[c] <= splits), "")
-    if meant:
-        raise DataError(
-            f"{path} has the column {meant!r}, but none called {name!r}. Is it meant to be that? "
-            f"Rename it{'' if name == 'split' else ', or pass cameras=none to use no cameras'}"
-            f"{', or remove it to have persons split' if name == 'split' else ''}."
-        )
+    cells = {c: {row[c].lower() for _, row in table} - {""} for c in others}
+    splits = {*SPLITS, "test", "probe", "val", "valid", "validation"}
+    for name, like, otherwise in (
+        (
+            "camid",
+            [c for c in others if _CAMERA_COLUMN.fullmatch(c) and cells[c]],
+            "pass cameras=none to use no cameras",
+        ),
+        (
+            "split",
+            [c for c in others if len(cells[c]) > 1 and cells[c] <= splits],
+            "remove it to have persons split",
+        ),
+    ):
+        unused = name in table.columns or (name == "camid" and cameras == "none")
+        if like and not unused:
+            raise DataError(
+                f"{path} has the column {like[0]!r}, but none called {name!r}. Is it meant to be "
+                f"that? Rename it, or {otherwise}."
+            )
 
 
 # --- numbers, cameras, splits ---------------------------------------------------------------------
@@ -337,7 +328,10 @@ def _assemble(
     for option, value in (("train_fraction", train_fraction), ("query_fraction", query_fraction)):
         if not 0 <= value <= 1:
             raise DataError(f"{name}: {option}={value} was asked for; it is between 0 and 1.")
-    entries, twice = _once(entries)
+    camids = [0] * len(entries)
+    if cameras == "auto":
+        camids = _camera_numbers(entries, findings)
+    entries, camids, twice = _once(entries, camids)
     if twice:
         findings.append(
             finding(
@@ -349,9 +343,6 @@ def _assemble(
                 twice,
             )
         )
-    camids = [0] * len(entries)
-    if cameras == "auto":
-        camids = _camera_numbers(entries, findings)
     rule: Literal["drop", "keep"] = "drop" if len(set(camids)) > 1 else "keep"
     pids = _person_numbers(entries)
     samples = [
@@ -388,23 +379,26 @@ def _assemble(
     )
 
 
-def _once(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[Path]]:
-    """The entries without those that were there before, and the files that were there again.
+def _once(
+    entries: Sequence[_Entry], camids: Sequence[int]
+) -> tuple[list[_Entry], list[int], list[Path]]:
+    """The entries and cameras without what was there before; and the files that were there again.
 
     A file that comes again as somebody else, or from another camera, stays.
     """
-    seen: set[_Entry] = set()
-    files: set[tuple[Path, str]] = set()
+    seen: set[tuple[str, str, str, int]] = set()
     kept: list[_Entry] = []
+    cameras: list[int] = []
     twice: list[Path] = []
-    for e in entries:
-        if (e.path, e.split) in files:
+    for e, camid in zip(entries, camids, strict=True):
+        what = (os.path.normpath(e.path), e.split, e.person, camid)
+        if what in seen:
             twice.append(e.path)
-        if e not in seen:
-            kept.append(e)
-        files.add((e.path, e.split))
-        seen.add(e)
-    return kept, twice
+            continue
+        seen.add(what)
+        kept.append(e)
+        cameras.append(camid)
+    return kept, cameras, twice
 
 
 def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[int]:
