@@ -80,8 +80,30 @@ def test_text_ids_are_told_how_to_become_numbers(kind: type) -> None:
     query_pids, gallery_pids = people
     with pytest.raises(FeatureError, match="query_pids must be whole numbers, got text") as caught:
         evaluate(q, query_pids, q_cams, g, gallery_pids, g_cams)
-    advice = str(caught.value).partition(": n = ")[2].rstrip(".")
+    advice, _, special = str(caught.value).partition(": n = ")[2].partition(". ")
+    assert special == "Then give -1 to what is junk and 0 to distractors, if there are."
     names = {"np": np, "query_pids": query_pids, "gallery_pids": gallery_pids}
     exec(f"n = {advice}", names)  # what the message says does it
     found = evaluate(q, names["query_pids"], q_cams, g, names["gallery_pids"], g_cams)
     assert found.to_json() == evaluate(*DATA).to_json()
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_numbers_in_quotes_keep_what_they_mean(kind: type) -> None:
+    """-1 is junk, 0 a distractor: numbered like names they would be people."""
+    q, q_ids, q_cams, g, g_ids, g_cams = DATA
+    g_ids = np.where(np.arange(len(g_ids)) % 7 == 0, -1, g_ids)
+    texts = np.array([str(i) for i in g_ids], kind)
+    with pytest.raises(FeatureError, match="got text") as caught:
+        evaluate(q, q_ids, q_cams, g, texts, g_cams)
+    advice = str(caught.value).rpartition(" ")[2].rstrip(".")
+    assert advice == "gallery_pids.astype(np.int64)"
+    found = evaluate(q, q_ids, q_cams, g, texts.astype(np.int64), g_cams)
+    assert found.to_json() == evaluate(q, q_ids, q_cams, g, g_ids, g_cams).to_json()
+
+
+def test_tracks_that_are_text_name_no_query() -> None:
+    tracks = np.array([f"track {i}" for i in range(len(DATA[3]))])
+    with pytest.raises(FeatureError, match="Give each text a number") as caught:
+        evaluate(*DATA, gallery_tracks=tracks)
+    assert "query_tracks" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def check_labels(labels: npt.ArrayLike, name: str, length: int, of: str) -> Labe
             f"got shape {list(array.shape)}."
         )
     if array.dtype.kind in "US" or any(isinstance(label, str) for label in array.flat[:1]):
-        raise FeatureError(f"{name} must be whole numbers, got text. {_numbered(name)}")
+        raise FeatureError(f"{name} must be whole numbers, got text. {_numbered(array, name)}")
     if not np.issubdtype(array.dtype, np.integer):
         raise FeatureError(
             f"{name} must be whole numbers, got dtype {array.dtype}. "
@@ -98,15 +99,19 @@ def check_labels(labels: npt.ArrayLike, name: str, length: int, of: str) -> Labe
     return array.astype(np.int64, copy=False)
 
 
-def _numbered(name: str) -> str:
-    """How text ids become numbers, the same on both sides."""
+def _numbered(texts: npt.NDArray[Any], name: str) -> str:
+    """How text ids become numbers, the same on both sides, and -1 and 0 keep what they mean."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        texts.astype(np.int64)
+        return f"They are numbers in quotes: convert them with {name}.astype(np.int64)."
     side, _, kind = name.partition("_")
-    if side not in ("query", "gallery"):
-        return "Give each text a number: np.unique(texts, return_inverse=True)[1]."
+    if side not in ("query", "gallery") or kind not in ("pids", "camids"):
+        return "Give each text a number: np.unique(texts, return_inverse=True)[1] + 1."
     q, g = f"query_{kind}", f"gallery_{kind}"
+    special = " Then give -1 to what is junk and 0 to distractors, if there are." * (kind == "pids")
     return (
-        f"Number both sides together: n = np.unique(np.concatenate([{q}, {g}]), "
-        f"return_inverse=True)[1]; {q}, {g} = n[:len({q})], n[len({q}):]."
+        f"Number the texts of both sides together: n = np.unique(np.concatenate([{q}, {g}]), "
+        f"return_inverse=True)[1] + 1; {q}, {g} = n[:len({q})], n[len({q}):].{special}"
     )
 
 
