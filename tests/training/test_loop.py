@@ -274,6 +274,31 @@ def test_resuming_with_other_pictures_of_the_same_names_is_refused(
     loop.resume(run, progress=False)
 
 
+def test_a_run_that_read_its_own_data_otherwise_is_told_so(toys: Path, tmp_path: Path) -> None:
+    rows = [f"{p},{p.name[:4]},{p.name[6]}" for p in (toys / "bounding_box_train").iterdir()]
+    table = tmp_path / "list.csv"
+    table.write_text("\n".join(["path,pid,camid,split", *(f"{row},train" for row in rows)]))
+    recipe = toy_recipe(table, "data.name=csv", "schedule.epochs=1")
+    run = loop.train(recipe, tmp_path / "run", progress=False)
+    for file in run.glob("checkpoints/*/state.json"):
+        state = json.loads(file.read_text()) | {"data": "as another version numbers cameras"}
+        file.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="other names or ids") as caught:
+        loop.resume(run, progress=False)
+    assert "older version" not in str(caught.value)  # this one reads as it does
+    for file in run.glob("checkpoints/*/state.json"):
+        state = json.loads(file.read_text())
+        del state["pictures"]
+        file.write_text(json.dumps(state))
+    card = json.loads((run / "card.json").read_text())
+    with pytest.raises(CheckpointError, match="reads cameras and repeated rows") as caught:
+        loop.resume(run, progress=False)
+    assert f"began it (crosscam {card['crosscam']}, commit {card['commit']})" in str(caught.value)
+    (run / "card.json").unlink()
+    with pytest.raises(CheckpointError, match="with the version that began it, or start"):
+        loop.resume(run, progress=False)
+
+
 def test_a_run_whose_data_moved_goes_on_to_the_same_weights(
     whole: Path, toys: Path, tmp_path: Path
 ) -> None:

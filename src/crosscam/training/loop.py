@@ -59,7 +59,7 @@ from crosscam.training.process import (
     rank,
     use_bf16,
 )
-from crosscam.training.record import Bar, Log, Position, first_card, update_card
+from crosscam.training.record import Bar, Log, Position, first_card, read_card, update_card
 from crosscam.types import Batch, Sample
 
 __all__ = ["Interrupted", "resume", "train"]
@@ -306,10 +306,11 @@ def _train(
             changed = [key for key, now in data.items() if last.state.get(key, now) != now]
             if changed:
                 how = {"data": "other names or ids", "pictures": "the same names, other pictures"}
+                old = "pictures" not in last.state and recipe.data.name in ("csv", "folder")
                 raise CheckpointError(
                     f"the training pictures of {dataset.title} are not those that {run} was "
                     f"started with ({how[changed[0]]}). Restore them, say where they lie "
-                    "(data.root=...), or start a new run."
+                    f"(data.root=...), or start a new run.{read_otherwise(run) if old else ''}"
                 )
             if last.state.get("priors", {}) != priors.versions:
                 raise CheckpointError(
@@ -471,6 +472,19 @@ def collapsing(method: Method, recipe: Recipe) -> str:
         "weights, which mostly makes all features one. Start from trained weights "
         "(method.backbone.pretrained=..., docs/convert.md), or take "
         f"method.{'margin=soft' if neck else 'normalize=true'}."
+    )
+
+
+def read_otherwise(run: Path) -> str:
+    """Why pictures of one's own that nobody touched may not be those of a run of before."""
+    made = ""
+    with contextlib.suppress(CheckpointError):
+        card = read_card(run)
+        made = f" (crosscam {card.get('crosscam')}, commit {card.get('commit') or 'unknown'})"
+    return (
+        " If nobody touched them: the run is of an older version, and this one reads cameras and "
+        "repeated rows of pictures of your own otherwise. Finish the run with the version that "
+        f"began it{made}, or start a new one."
     )
 
 
