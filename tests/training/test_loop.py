@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
 from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
+from crosscam.types import Sample
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +275,29 @@ def test_resuming_with_other_pictures_of_the_same_names_is_refused(
         del state["pictures"]
         file.write_text(json.dumps(state))
     loop.resume(run, progress=False)
+
+
+def test_pictures_are_looked_at_together_and_in_order(tmp_path: Path) -> None:
+    samples, want = [], hashlib.sha256()
+    for number in range(1_100):  # more than are taken at once, the first beyond what is looked at
+        raw = bytes([number % 256]) * (100_000 if number == 0 else number)
+        (tmp_path / f"{number}.jpg").write_bytes(raw)
+        samples.append(Sample(tmp_path / f"{number}.jpg", number, 1))
+        want.update(f"{len(raw)}\0".encode() + raw[: 1 << 16])
+    readers = set()
+
+    class Watched(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *arguments: Any, **more: Any) -> Any:
+            readers.add(threading.get_ident())
+            time.sleep(0.001)
+            return super().open(*arguments, **more)
+
+    watched = tuple(dataclasses.replace(s, path=Watched(s.path)) for s in samples)
+    assert loop.content(watched) == want.hexdigest()
+    assert len(readers) > 1
+    (tmp_path / "7.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"7\.jpg"):
+        loop.content(tuple(samples))
 
 
 def test_a_run_that_read_its_own_data_otherwise_is_told_so(toys: Path, tmp_path: Path) -> None:

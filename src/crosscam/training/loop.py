@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +301,9 @@ def _train(
         # --- where we were --------------------------------------------------------------------
         at = Position()
         learned = samples + (pairs.samples if pairs else ())
-        data = {"data": fingerprint(learned), "pictures": content(learned)}
+        data = {"data": fingerprint(learned)}
+        if me == 0 or last is not None:  # the others of a new run neither save nor compare it
+            data["pictures"] = content(learned)
         if last is not None:
             # Checkpoints of before know names and ids only.
             changed = [key for key, now in data.items() if last.state.get(key, now) != now]
@@ -497,18 +500,31 @@ def fingerprint(samples: tuple[Sample, ...]) -> str:
 def content(samples: tuple[Sample, ...]) -> str:
     """SHA-256 over the files of the training pictures, in order.
 
-    Over their sizes and first 64 KB: whole crops, and of larger pictures enough to tell them apart,
-    so that 13,000 crops take a quarter of a second.  Not over their times, which a copy changes.
+    Over their sizes and first 64 KB: whole crops, and of larger pictures enough to tell them apart.
+    Not over their times, which a copy changes.  Many are read at once, since on a disk of the
+    network it is waiting: 13,000 crops take a third of a second from memory, as one by one, but 2
+    seconds and not 28 where each is waited for 2 ms.
     """
+
+    def some(start: int) -> bytes:
+        parts = []
+        for sample in samples[start : start + _TOGETHER]:
+            with sample.path.open("rb") as file:
+                parts += [b"%d\0" % os.fstat(file.fileno()).st_size, file.read(_LOOKED_AT)]
+        return b"".join(parts)
+
     digest = hashlib.sha256()
-    for sample in samples:
-        with sample.path.open("rb") as file:
-            digest.update(f"{os.fstat(file.fileno()).st_size}\0".encode())
-            digest.update(file.read(_LOOKED_AT))
+    with ThreadPoolExecutor(_READERS) as pool:
+        step = 4 * _READERS * _TOGETHER  # at most 64 MB are held
+        for first in range(0, len(samples), step):
+            starts = range(first, min(first + step, len(samples)), _TOGETHER)
+            for part in pool.map(some, starts):
+                digest.update(part)
     return digest.hexdigest()
 
 
 _LOOKED_AT = 1 << 16  # bytes of a picture
+_READERS, _TOGETHER = 16, 16  # threads, and pictures that one takes at a time
 
 
 def step_seed(seed: int, step: int, process: int) -> int:
