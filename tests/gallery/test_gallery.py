@@ -189,6 +189,33 @@ def test_names_that_were_kept_untidy_are_still_found(places: Places, encoder: To
         assert gallery.people.names() == {"Anna": 1}
 
 
+def test_what_is_done_to_an_untidy_name_leaves_the_tidy_one_alone(
+    places: Places, encoder: ToyEncoder
+) -> None:
+    with places.create(encoder) as gallery:
+        items = [Item(toy.person(p, 1, 1), camera="3", person="Anna") for p in range(1, 6)]
+        twin, *ids = gallery.add(items).ids
+        odd = [dataclasses.replace(gallery.sighting(i), camera=" 3", person=" Anna") for i in ids]
+        gallery.points.replace_payloads({s.id: s.payload() for s in odd})
+        for name in ("Anna", " Anna"):
+            gallery.people.reject(name, ids[3:])
+        left = gallery.sighting(twin)
+        assert (gallery.people.get(" Anna").sightings, gallery.people.get("Anna").sightings) == (
+            3,
+            1,
+        )
+        assert gallery.people.rename(" Anna", "Bert") == 3
+        assert gallery.sighting(ids[3]).rejected == ("Anna", "Bert")
+        gallery.people._move("Bert", " Anna")
+        gallery.points.update(Where(persons=(" Anna",)), {"track": "7"})
+        gallery.points.delete(Where(persons=(" Anna",), tracks=("8",)))
+        assert gallery.forget(person=" Anna", erase=False).sightings == 3
+        assert (gallery.sighting(ids[3]).rejected, gallery.sighting(twin)) == (("Anna",), left)
+        assert gallery.forget(camera=" 3", erase=False).sightings == 1
+        assert [s.id for s in gallery.find()] == [twin]
+        assert gallery.forget(camera=" 3", erase=False).sightings == 1  # now it means the tidy one
+
+
 def test_a_missing_gallery_is_an_error_when_it_is_read(places: Places) -> None:
     with pytest.raises(GalleryError, match=r"gallery add PICTURES"):
         places.open()

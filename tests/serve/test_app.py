@@ -267,6 +267,11 @@ def test_a_camera_is_named_tidily_and_an_untidy_one_can_be_forgotten(
     assert [s["id"] for s in listed] == [id]
     assert admin.post("/api/forget", json={"camera": odd}).json()["sightings"] == 1
 
+    id = add("2").json()["ids"][0]  # an untidy one beside the tidy one, which stays
+    running.service.gallery.points.update(Where(ids=(id,)), {"camera": " 2"})
+    assert admin.post("/api/forget", json={"camera": " 2"}).json()["sightings"] == 1
+    assert running.service.gallery.points.count(Where(cameras=("2",))) == PEOPLE
+
 
 def test_the_list_of_sightings_goes_on_where_it_stopped(running: Running, viewer: Caller) -> None:
     everything = [s.id for s in running.service.gallery.find()]

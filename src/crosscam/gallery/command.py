@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any
@@ -472,7 +473,9 @@ def _run_forget(options: argparse.Namespace) -> int:
     with _open(options) as gallery:
         if options.person:
             options.person = gallery.people.called(options.person)
-            where = _where(options)
+        if options.camera:
+            options.camera = gallery.spelled("camera", options.camera) or options.camera
+        where = replace(_where(options), verbatim=True)
         if not options.yes:
             count = gallery.points.count(where)
             if not count:

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -616,6 +616,15 @@ class Gallery:
         for p in self.points.scan(where, limit=limit, start=start):
             yield Sighting.from_payload(p.id, p.payload)
 
+    def spelled(self, kind: Literal["camera", "person"], name: str) -> str | None:
+        """A name as it is written here, None where it is not: as it came, or else tidied.
+
+        Older versions kept names as they came, so that both may be there.
+        """
+        where = Where(cameras=(name,)) if kind == "camera" else Where(persons=(name,))
+        known = self.points.values(kind, where)
+        return next((n for n in (name, tidy(name)) if n in known), None)
+
     def picture(self, sighting: Sighting) -> Path | None:
         """The picture file of a sighting; None where it was added as a vector."""
         return self.pictures.path(sighting.picture) if sighting.picture else None
@@ -657,10 +666,10 @@ class Gallery:
         ever linked to the person is not known to show them, and stays.
 
         Args:
-            person: the name.
+            person: the name, as it is written here or else as it is tidied.
             before: seconds since 1970 UTC; sightings without a time stay.
             added_before: the same, of when they came into the gallery, which is always known.
-            camera: the camera.
+            camera: the camera, likewise.
             ids: sightings.
             reason: goes into the receipt.
             erase: also rewrite the files of the store so that nothing of it is left in them, and
@@ -681,6 +690,14 @@ class Gallery:
         if not where:
             raise InputError("say what to forget: a person, a camera, a time or sightings.")
         with self._changing:
+            # One spelling is meant, before anything changes; another is another's.
+            if person is not None:
+                person = self.spelled("person", person) or person
+                where = replace(where, persons=(person,))
+            if camera is not None:
+                camera = self.spelled("camera", camera) or camera
+                where = replace(where, cameras=(camera,))
+            where = replace(where, verbatim=True)
             names, gone, feedback = Counter[str](), [], 0
             for s in self.find(where):
                 gone.append(s.id)
@@ -980,8 +997,8 @@ class Gallery:
     def _drop_rejections(self, person: str) -> int:
         """Take a name out of all rejections; returns of how many."""
         touched = [
-            replace(s, rejected=tuple(r for r in s.rejected if tidy(r) != tidy(person)))
-            for s in self.find(Where(rejected_for=(person,)))
+            replace(s, rejected=tuple(r for r in s.rejected if r != person))
+            for s in self.find(Where(rejected_for=(person,), verbatim=True))
         ]
         self.points.replace_payloads({s.id: s.payload() for s in touched})
         return len(touched)

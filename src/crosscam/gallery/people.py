@@ -22,7 +22,6 @@ from crosscam.gallery.sighting import (
     Where,
     clean_name,
     format_time,
-    tidy,
     valid_id,
 )
 from crosscam.wording import counted
@@ -99,24 +98,25 @@ class People:
             first=format_time(min(times) if times else None),
             last=format_time(max(times) if times else None),
             confirmed=sum(s.how == "confirmed" for s in own),
-            rejected=self._gallery.points.count(Where(rejected_for=(name,))),
+            rejected=self._gallery.points.count(
+                Where(rejected_for=(own[0].person,), verbatim=True)
+            ),
             best=best.id,
         )
 
     def sightings(self, name: str) -> list[Sighting]:
         """The sightings that carry a name, oldest first; ``InputError`` if none does."""
-        own = list(self._gallery.find(Where(persons=(name,))))
-        if not own:
+        own = list(self._gallery.find(Where(persons=(self.called(name),), verbatim=True)))
+        if not own:  # forgotten since
             raise InputError(self.unknown(name))
         return sorted(own, key=lambda s: (s.time or 0.0, s.id))
 
     def called(self, name: str) -> str:
         """``name`` as the gallery writes it; ``InputError`` if nobody is called so."""
-        known = self.names()
-        for spelling in (name, tidy(name)):
-            if spelling in known:
-                return spelling
-        raise InputError(self.unknown(name))
+        found = self._gallery.spelled("person", name)
+        if found is None:
+            raise InputError(self.unknown(name))
+        return found
 
     def unknown(self, name: str) -> str:
         """The message for a name that nobody has."""
@@ -248,7 +248,7 @@ class People:
 
     def _require_once_per_frame(self, name: str, wanted: Sequence[Sighting]) -> None:
         seen: dict[tuple[str, str], str] = {}
-        known = list(self._gallery.find(Where(persons=(name,))))
+        known = list(self._gallery.find(Where(persons=(name,), verbatim=True)))
         named = {s.id for s in known}
         for s in [*known, *(w for w in wanted if w.id not in named)]:
             key = s.frame_key
@@ -260,19 +260,20 @@ class People:
                 )
 
     def _move(self, old: str, new: str) -> int:
-        count = self._gallery.points.count(Where(persons=(old,)))
+        own = Where(persons=(old,), verbatim=True)
+        count = self._gallery.points.count(own)
         if not count:
             raise InputError(self.unknown(old))
         with self._gallery.changing():
             # Rejections first: killed in between, the old name still stands and this can be
             # said again.
             touched = []
-            for s in self._gallery.find(Where(rejected_for=(old,))):
+            for s in self._gallery.find(Where(rejected_for=(old,), verbatim=True)):
                 names = {*s.rejected, new} - {old, s.person}
                 touched.append(replace(s, rejected=tuple(sorted(names))))
             self._write(touched)
-            self._gallery.points.update(Where(persons=(old,)), {"person": new})
-            both = self._gallery.find(Where(persons=(new,), rejected_for=(new,)))
+            self._gallery.points.update(own, {"person": new})
+            both = self._gallery.find(Where(persons=(new,), rejected_for=(new,), verbatim=True))
             self._write([replace(s, rejected=tuple(r for r in s.rejected if r != new))
                          for s in list(both)])  # fmt: skip
             self._gallery.flush()

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -141,7 +141,8 @@ class Points(Protocol):
 
     def update(self, where: Where, payload: Mapping[str, Any], *, clear: Sequence[str] = ()
                ) -> None:  # fmt: skip
-        """Set payload entries of all points that fit, and remove the keys ``clear``."""
+        """Set payload entries of all points that fit, and remove the keys ``clear``; ``where``
+        must ask for something."""
 
     def replace_payloads(self, payloads: Mapping[str, Mapping[str, Any]]) -> None:
         """Give points other payloads, whole."""
@@ -420,7 +421,7 @@ class _EdgePoints:
     def update(
         self, where: Where, payload: Mapping[str, Any], *, clear: Sequence[str] = ()
     ) -> None:
-        condition = _condition(self._edge, where)
+        condition = _condition(self._edge, _meant(where))
         operation = self._edge.UpdateOperation
         if payload:
             self._update(operation.set_payload_by_filter(condition, dict(payload)))
@@ -432,7 +433,7 @@ class _EdgePoints:
             self._update(self._edge.UpdateOperation.overwrite_payload([id], dict(payload)))
 
     def delete(self, where: Where) -> None:
-        condition = _condition(self._edge, _required(where))
+        condition = _condition(self._edge, _meant(where))
         self._update(self._edge.UpdateOperation.delete_points_by_filter(condition))
 
     def flush(self) -> None:
@@ -743,7 +744,7 @@ class _ServerPoints:
     def update(
         self, where: Where, payload: Mapping[str, Any], *, clear: Sequence[str] = ()
     ) -> None:
-        condition = _condition(self._models, _required(where))
+        condition = _condition(self._models, _meant(where))
         with _server_errors(self._url):
             if payload:
                 self._client.set_payload(self._name, dict(payload), points=condition, wait=True)
@@ -756,7 +757,7 @@ class _ServerPoints:
                 self._client.overwrite_payload(self._name, dict(payload), points=[id], wait=True)
 
     def delete(self, where: Where) -> None:
-        condition = _condition(self._models, _required(where))
+        condition = _condition(self._models, _meant(where))
         with _server_errors(self._url):
             self._client.delete(
                 self._name,
@@ -817,7 +818,8 @@ def _condition(models: Any, where: Where) -> Any:
 
     def any_of(key: str, names: Sequence[str]) -> Any:
         # Names are kept tidy; those that older versions kept are found as they were given.
-        values = list(dict.fromkeys(v for name in names for v in (name, tidy(name))))
+        also = () if where.verbatim else map(tidy, names)
+        values = list(dict.fromkeys([*names, *also]))
         match = (
             models.MatchValue(value=values[0])
             if len(values) == 1
@@ -854,10 +856,11 @@ def _condition(models: Any, where: Where) -> Any:
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
-def _required(where: Where) -> Where:
+def _meant(where: Where) -> Where:
+    """What a change is about: something, and no other spelling of its names."""
     if not where:
         raise InputError("say which sightings are meant: this would change all of them.")
-    return where
+    return replace(where, verbatim=True)
 
 
 def _point(record: Any) -> Point:

@@ -115,7 +115,8 @@ class Where:
 
     ``after <= time < before`` and ``added < added_before``, in seconds since 1970 UTC; a sighting
     without a time is in no range of times.  The others are tuples of texts (any sequence but a
-    text itself is made one); ids may be written in any case.
+    text itself is made one); ids may be written in any case.  A name also means its tidy
+    spelling, where it has another, unless ``verbatim``; changes always take names verbatim.
 
     Raises:
         InputError: a text where several are meant, what is no id, a time that cannot be, or a
@@ -135,9 +136,12 @@ class Where:
     after: float | None = None
     before: float | None = None
     added_before: float | None = None
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         for f in fields(self):
+            if f.name == "verbatim":
+                continue
             value = getattr(self, f.name)
             if f.default == ():
                 value = _texts(value, f.name)
@@ -153,7 +157,8 @@ class Where:
             )
 
     def __bool__(self) -> bool:
-        return any(getattr(self, f.name) not in ((), None) for f in fields(self))
+        return any(getattr(self, f.name) not in ((), None, False) for f in fields(self)
+                   if f.name != "verbatim")  # fmt: skip
 
 
 def sighting_id(content: str, camera: str, time: float | None, frame: str = "") -> str:

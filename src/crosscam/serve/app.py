@@ -482,8 +482,7 @@ def make_app(service: Service) -> FastAPI:
 
         The log would else call somebody differently whose name came with a space more.
         """
-        there = gallery.points.values("person", Where(persons=(name,)))
-        return name if name in there else clean_name(name)
+        return gallery.spelled("person", name) or clean_name(name)
 
     def change(token: Token, action: str, **details: Any) -> Any:
         return service.changing(token.name, token.role.name.lower(), action, **details)
@@ -793,9 +792,8 @@ def make_app(service: Service) -> FastAPI:
         """
         reasoned(body.reason)
         person, camera = body.person and called(body.person), body.camera
-        cameras = gallery.points.values("camera", Where()) if camera else {}
-        if camera and camera not in cameras:
-            camera = clean_name(camera, "a camera's name")
+        there = camera and gallery.spelled("camera", camera)
+        camera = there or (camera and clean_name(camera, "a camera's name"))
         with change(
             token,
             "forget",
@@ -807,7 +805,8 @@ def make_app(service: Service) -> FastAPI:
         ) as line:
             if person is not None and person not in gallery.people.names():
                 raise InputError(gallery.people.unknown(person))
-            if camera is not None and camera not in cameras:
+            if camera is not None and there is None:
+                cameras = gallery.points.values("camera", Where())
                 raise InputError(
                     f"the gallery has no sighting of camera {camera!r}. Its cameras: "
                     f"{', '.join(sorted(cameras)[:20]) or 'none'}{' ...' * (len(cameras) > 20)}."
