@@ -120,6 +120,7 @@ def test_a_wrong_setting_is_named(override: str, said: str) -> None:
             "'width' in line 4 and again in line 5",
         ),
         ("optimizer: {lr: 1, lr: 2}\n", "'lr' in line 1"),
+        ("data: {options: {x: [{a: 1,\n a: 2}]}}\n", "'a' in line 1 and again in line 2"),
     ],
 )
 def test_a_wrong_file_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -128,6 +129,16 @@ def test_a_wrong_file_is_named(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         parse(file)
     assert said in str(caught.value)
+
+
+def test_anchors_that_are_merged_are_no_keys_that_stand_twice(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "data: {options: {x: &b {<<: &a {lr: 1}, lr: 2}}}\noptimizer: {<<: *b, <<: *a}\n"
+    )
+    recipe = parse(file)
+    assert recipe.optimizer.lr == 2
+    assert recipe.data.options == {"x": {"lr": 2}}
 
 
 def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:

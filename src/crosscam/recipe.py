@@ -437,9 +437,11 @@ def _read(source: str | Path) -> dict[str, Any]:
                 f"YAML file or one of the shipped recipes: {', '.join(shipped())}."
             ) from error
     try:
-        loader = _EachKeyOnce(text)
+        loader = yaml.SafeLoader(text)
         loader.name = str(source)  # for its messages
-        tree = loader.get_single_data()
+        node = loader.get_single_node()
+        _each_key_once(node, str(source), set())
+        tree = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{source} is not valid YAML: {error}") from error
     if tree is None:
@@ -451,20 +453,28 @@ def _read(source: str | Path) -> dict[str, Any]:
     return tree
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would keep the last and say nothing."""
+def _each_key_once(node: yaml.Node | None, source: str, seen: set[int]) -> None:
+    """Refuse a key that stands twice, of which YAML would keep the last and say nothing.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[str, yaml.Mark] = {}
+    Of the nodes as they were written: merging (<<) puts keys into those that it merges.
+    """
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:  # an anchor comes again
+        return
+    seen.add(id(node))
+    inner = node.value
+    if isinstance(node, yaml.MappingNode):
+        inner = [value for _, value in node.value]
+        lines: dict[str, int] = {}
         for key, _ in node.value:
-            first = seen.setdefault(str(key.value), key.start_mark)
-            if first is not key.start_mark:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and key.tag != "tag:yaml.org,2002:merge":
                 raise RecipeError(
-                    f"{self.name} has the key '{key.value}' in line {first.line + 1} and again in "
-                    f"line {key.start_mark.line + 1}, and would keep the last only. Put what "
-                    "belongs under it in one place."
+                    f"{source} has the key '{name}' in line {lines[name]} and again in line "
+                    f"{line}, and would keep the last only. Put what belongs under it in one place."
                 )
-        return super().construct_mapping(node, deep)
+            lines[name] = line
+    for value in inner:
+        _each_key_once(value, source, seen)
 
 
 def _split(override: str) -> tuple[str, str]:
