@@ -104,6 +104,12 @@ def test_a_wrong_setting_is_named(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("overrides", [["x", "2"], ["2", "x"], ["2", "x", "3"], ["x", "y", "2"]])
+def test_of_a_setting_given_twice_the_wrong_value_is_named(overrides: list[str]) -> None:
+    with pytest.raises(RecipeError, match=r"must be a whole number, got x\."):
+        parse(None, [f"engine.threads={value}" for value in overrides])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

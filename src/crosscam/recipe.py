@@ -530,14 +530,25 @@ def _apply(
     except Exception as error:  # jsonargparse and argparse raise several types of their own
         said = " ".join(str(error).split())
         named = re.search(r'Parser key "([^"]+)"', said)
-        key, values = named[1] if named else "", dict(pairs)
-        if key not in values or key not in known:
+        key = named[1] if named else ""
+        values = [v for k, v in pairs if k == key]
+        if not values or key not in known:
             raise RecipeError(f"a setting has a wrong value: {said}") from error
+        wrong = next((v for v in values[:-1] if not _fits(parser, key, v)), values[-1])
         action = _settings(parser)[key]
         hint = getattr(action, "_typehint", None) or action.type
         raise RecipeError(
-            f"{key} must be {_form(hint)}, got {values[key]}.{_example(key, hint, action.default)}"
+            f"{key} must be {_form(hint)}, got {wrong}.{_example(key, hint, action.default)}"
         ) from error
+
+
+def _fits(parser: ArgumentParser, key: str, value: str) -> bool:
+    """Whether a setting can be read, to find the one that cannot of several of one key."""
+    try:
+        parser.parse_args([f"--{key}={value}"])
+    except Exception:  # as in _apply
+        return False
+    return True
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
