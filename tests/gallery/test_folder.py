@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import io
 import json
 import os
@@ -28,7 +29,7 @@ from crosscam.gallery import Gallery, Item, Model, Sighting, Where, pictures
 from crosscam.gallery.aside import optimize_aside
 from crosscam.gallery.gallery import Check
 from crosscam.gallery.pictures import Pictures, exclusive
-from crosscam.gallery.points import _edge_errors
+from crosscam.gallery.points import _edge_errors, disk_bytes
 
 HERE = Path(__file__).parent
 
@@ -180,6 +181,12 @@ def test_there_is_room_before_the_engine_writes(
         for write in (gallery.compact, lambda: gallery.compact_aside(threading.Event())):
             with pytest.raises(DiskError, match="disk is full"):
                 write()
+        store = disk_bytes(tmp_path / "g" / gallery._manifest["points"])
+        free((store * 5 // 2 >> 20) + 75)  # enough to copy, but not to rewrite the copy as well
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.copytree", lambda *a, **k: pytest.fail("copied in vain"))
+            with pytest.raises(DiskError, match="disk is full"):
+                gallery.compact_aside(threading.Event())
         free(7)
         with pytest.raises(DiskError, match="7 MiB are free, and this needs 8"):
             gallery.people.enroll("Bert", ids[2:])
@@ -251,13 +258,29 @@ def test_points_that_cannot_be_dropped_are_not_said_to_be_erased(
 ) -> None:
     with Gallery.create(tmp_path / "g", encoder) as gallery:
         ids = gallery.add(crowd(1)).ids
-        gallery._home.copy(gallery._manifest["points"], "points-left")
+        gallery._home.copy(gallery._manifest["points"], f"points-{'ab' * 8}.0123abcd")
         with monkeypatch.context() as patch:
             patch.setattr("shutil.rmtree", lambda *a, **k: _raise(OSError("in use")))
             assert not gallery.forget(ids=ids[:1]).erased
         assert gallery.unerased
         assert gallery.forget(ids=ids[1:2]).erased
         assert gallery.verify().stale == []
+
+
+def test_a_copy_of_points_keeps_the_holes_of_their_files(
+    tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    with Gallery.create(tmp_path / "g", encoder) as gallery:
+        gallery.add(crowd(2))
+        gallery.points.flush()
+        name, new = gallery._manifest["points"], f"points-{'ab' * 8}"
+        gallery._home.copy(name, new)
+        old, copy = tmp_path / "g" / name, tmp_path / "g" / new
+        files = [p.relative_to(old) for p in old.rglob("*") if p.is_file()]
+        assert filecmp.cmpfiles(old, copy, files, shallow=False)[0] == files
+        os.sync()  # blocks are counted once they are written
+        assert disk_bytes(copy) <= disk_bytes(old) + 65_536 * len(files)
+        assert sum((old / p).stat().st_size for p in files) > 2 * disk_bytes(copy)
 
 
 def _raise(error: Exception) -> None:

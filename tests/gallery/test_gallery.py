@@ -761,3 +761,24 @@ def test_a_copy_is_equal_and_can_be_brought_up_to_date(
     with foreign, places.open() as source, pytest.raises(GalleryError, match="cannot be compared"):
         source.copy_to(foreign)
     other.clean()
+
+
+def test_galleries_of_one_server_whose_names_begin_alike_are_left_alone(
+    tmp_path: Path, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places("server", tmp_path)
+    names = ("a", "a-points-north", f"a-points-{'ab' * 8}")
+    with contextlib.ExitStack() as opened:
+        own, *others = [opened.enter_context(places.create(encoder, name)) for name in names]
+        for gallery in (own, *others):
+            gallery.add(crowd(1))
+        assert own.verify().stale == []
+        own.compact()
+        with monkeypatch.context() as patch:
+            patch.setattr(own._home, "names", lambda: pytest.fail("all collections were listed"))
+            assert own.forget(camera="0").sightings == 2
+        assert [len(gallery) for gallery in (own, *others)] == [4, 6, 6]
+        own._home.open("points-0123456789abcdef", 48, "none", create=True)  # of another model
+        assert own.verify().stale == ["points-0123456789abcdef"]
+        assert own.compact() == 1
+    places.clean()

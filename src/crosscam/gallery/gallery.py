@@ -674,7 +674,7 @@ class Gallery:
             reason: goes into the receipt.
             erase: also rewrite the files of the store so that nothing of it is left in them, and
                 drop points that are not in use (of a :meth:`reembed` that was interrupted, which
-                then begins anew); else :meth:`compact` does that later.
+                then begins anew); else, and on a server, :meth:`compact` does that later.
 
         Returns:
             A receipt; its ``erased`` is only true where nothing is left in any file, which it is
@@ -718,7 +718,8 @@ class Gallery:
             self.pictures.flush()
             self.points.flush()
             # Not while a copy of the points is compacted aside: it may hold what was deleted.
-            if erase and (gone or not self._erased()) and self._compacting.acquire(blocking=False):
+            erase = erase and self.points.erases and (bool(gone) or not self._erased())
+            if erase and self._compacting.acquire(blocking=False):
                 try:
                     with suppress(DiskError):  # forgotten it is; the receipt says not erased
                         self._erase()
@@ -764,9 +765,9 @@ class Gallery:
     def compact_aside(self, stop: threading.Event, *, patience: float = 5.0) -> bool:
         """Index, erase and remove as :meth:`compact` does, while searches and changes go on.
 
-        Another process works on a copy of the points, which needs their space on the disk once
-        more; changes wait while it is copied, and while what changed is brought over.  Points
-        deleted meanwhile are left to the next time.
+        Another process works on a copy of the points, so that two and a half times their space must
+        be free on the disk; changes wait while it is copied, and while what changed is brought
+        over.  Points deleted meanwhile are left to the next time.
 
         Args:
             stop: gives up soon after it is set.
@@ -1031,13 +1032,15 @@ class Gallery:
 
         Nobody may be adding or compacting.
         """
-        files, sets = self.pictures.leftovers(), self._stale()
+        files = self.pictures.leftovers()
         for path in files:
             path.unlink(missing_ok=True)
-        for name in sets:
+        count = len(files)
+        for name in self._stale():
             with suppress(OSError):  # see _copy_name; what stays is not said to be erased
                 self._home.drop(name)
-        return len(files) + len(sets) - len(self._stale())
+                count += 1
+        return count
 
     def _pictures_used(self) -> set[str]:
         return {

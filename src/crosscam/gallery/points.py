@@ -11,6 +11,8 @@ replacing a set (another model) is one atomic write.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +45,9 @@ __all__ = [
 Vectors = npt.NDArray[np.float32]
 Quantization = Literal["none", "int8"]
 
+# A set of points: the model's short hash and, where it is a compacted copy, a number.  On a server
+# the name of another gallery may begin so.
+_SET = re.compile(r"points-[0-9a-fA-F]{1,16}(\.[0-9a-f]{8})?")
 _KEYWORDS = ("camera", "person", "picture", "rejected")  # each index costs every upsert time
 _NUMBERS = ("time", "added")
 _M, _EF_CONSTRUCT = 16, 128  # edges of a node and candidates while building the graph
@@ -228,16 +233,17 @@ class EdgeHome:
         return _EdgePoints(folder, dim, quantization)
 
     def names(self) -> list[str]:
-        return sorted(p.name for p in self.folder.glob("points-*") if p.is_dir())
+        found = self.folder.glob("points-*")
+        return sorted(p.name for p in found if p.is_dir() and _SET.fullmatch(p.name))
 
     def copy(self, name: str, new: str) -> None:
-        """Copy a set of points that is flushed and that nobody changes."""
+        """Copy a set of points that is flushed and that nobody changes, to be optimized."""
         try:
-            # Holes of sparse files are filled by a copy.
-            size = sum(p.stat().st_size for p in (self.folder / name).rglob("*") if p.is_file())
-            _require_space(self.folder, size + _RESERVE)
+            source = self.folder / name
+            # The copy is then optimized: what that needs must be free now.
+            _require_space(self.folder, disk_bytes(source) + _to_rewrite(source))
             with disk_errors(self.folder / new, "the points that were there"):
-                shutil.copytree(self.folder / name, self.folder / new)
+                shutil.copytree(source, self.folder / new, copy_function=_copy_with_holes)
         except BaseException:
             shutil.rmtree(self.folder / new, ignore_errors=True)
             raise
@@ -442,8 +448,7 @@ class _EdgePoints:
 
     def optimize(self) -> None:
         edge = self._edge
-        # All is written once more before the old is deleted, with an index of what had none.
-        _require_space(self._folder, disk_bytes(self._folder) * 3 // 2 + 2 * _RINSE + _SPARE)
+        _require_space(self._folder, _to_rewrite(self._folder))
         with _edge_errors(self._folder):
             self._shard.flush()
             # The engine lowers the priority of the thread that optimizes, which an ordinary user
@@ -480,6 +485,25 @@ def disk_bytes(folder: Path) -> int:
         return 0
     found = [p.stat() for p in folder.rglob("*") if p.is_file()]
     return sum(s.st_blocks * 512 if hasattr(s, "st_blocks") else s.st_size for s in found)
+
+
+def _to_rewrite(folder: Path) -> int:
+    """Bytes that optimizing needs free: all is written once more before the old is deleted, with an
+    index of what had none."""
+    return disk_bytes(folder) * 3 // 2 + 2 * _RINSE + _SPARE
+
+
+def _copy_with_holes(source: str, target: str) -> None:
+    """As ``shutil.copy2``, but what is zero takes no space on the disk."""
+    nothing = bytes(1 << 16)
+    with Path(source).open("rb") as old, Path(target).open("wb") as new:
+        while block := old.read(len(nothing)):
+            if block == nothing:
+                new.seek(len(block), os.SEEK_CUR)
+            else:
+                new.write(block)
+        new.truncate()
+    shutil.copystat(source, target)
 
 
 def _require_space(folder: Path, size: int) -> None:
@@ -607,9 +631,8 @@ class ServerHome:
         prefix = f"{self._ABOUT}-{self.name}-"
         with _server_errors(self.url):
             every = [c.name for c in self.client.get_collections().collections]
-        return sorted(
-            c.removeprefix(prefix) for c in every if c.startswith(f"{prefix}points-")
-        )  # fmt: skip
+        own = (c.removeprefix(prefix) for c in every if c.startswith(prefix))
+        return sorted(name for name in own if _SET.fullmatch(name))
 
     def drop(self, name: str) -> None:
         with _server_errors(self.url):
