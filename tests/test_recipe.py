@@ -64,6 +64,8 @@ def test_method_may_be_written_as_a_word(tmp_path: Path) -> None:
         ("optimizer.lrr=1e-3", "Did you mean 'optimizer.lr'"),
         ("lr=1e-3", "Did you mean 'optimizer.lr'"),
         ("method.bnnek=false", "Did you mean 'method.bnneck'"),
+        ("method.num_parts=4", "'method.num_parts' in the command line. `crosscam train"),
+        ("data.option.split=3", "Did you mean 'data.options.split'"),
         ("method.backbone.nam=resnet18", "Did you mean 'method.backbone.name'"),
         ("method.backbone=resnet18", "Did you mean 'method.backbone.name'"),
         ("optimizer=adam", "Did you mean 'optimizer.name'"),

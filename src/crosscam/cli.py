@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import json
 import os
 import re
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     unknown = [r for r in rest if r.startswith("-") or not getattr(options, "takes_settings", 0)]
     if unknown:
-        options.parser.error(f"unknown arguments: {' '.join(unknown)}{_as_settings(options, rest)}")
+        said = _as_settings(options, words, unknown[0])
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}{said}")
     options.settings = rest
     status = told(lambda: run(options))
     if run is _train and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -49,15 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _as_settings(options: argparse.Namespace, rest: Sequence[str]) -> str:
+def _as_settings(options: argparse.Namespace, words: Sequence[str], unknown: str) -> str:
     """How the first of the unknown arguments is written where settings are taken."""
     if not getattr(options, "takes_settings", 0):
         return ""
     from crosscam.recipe import as_setting
 
-    at = next(i for i, word in enumerate(rest) if word.startswith("-"))
-    value = next((word for word in rest[at + 1 : at + 2] if not word.startswith("-")), "")
-    return f". Settings stand without dashes, as {as_setting(rest[at], value)} (--help lists them)"
+    value = next((b for a, b in itertools.pairwise(words) if a == unknown), "")
+    if options.run is _describe:
+        source, overrides = _described(options.method)
+    else:
+        source, overrides = options.recipe, []
+        if source and ("=" in source or source == value):  # no recipe
+            source = None
+    value = "" if value.startswith("-") else value
+    setting = as_setting(unknown, value, source, [*overrides, *words])
+    example = f", as {setting}" if setting else ""
+    return f". Settings stand without dashes{example} (crosscam train --help lists them)"
 
 
 def told(run: Callable[[], int | None]) -> int:
@@ -653,22 +663,34 @@ def _describe(options: argparse.Namespace) -> int:
 
     if options.num_classes < 1:  # before torch warns of layers without outputs
         raise InputError(f"--num-classes must be 1 or more, got {options.num_classes}.")
-    name, known = options.method, methods.available()
-    if name not in known and (name in shipped() or name.endswith((".yaml", ".yml"))):
-        recipe = parse(name, options.settings)
-    elif name in known or name.endswith(".py") or "+" in name:
-        recipe = parse(None, [f"method.name={name}", *options.settings])
-    else:
-        near = difflib.get_close_matches(name, [*known, *shipped()], n=1)
+    source, settings = _described(options.method)
+    if source is None and not settings:
+        known = methods.available()
+        near = difflib.get_close_matches(options.method, [*known, *shipped()], n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise RecipeError(
-            f"'{name}' is neither a method nor a recipe.{hint} Methods: {', '.join(known)}; "
-            f"recipes: {', '.join(shipped())}; or give a .py file of yours, or a .yaml file."
+            f"'{options.method}' is neither a method nor a recipe.{hint} Methods: "
+            f"{', '.join(known)}; recipes: {', '.join(shipped())}; or give a .py file of yours, or "
+            "a .yaml file."
         )
+    recipe = parse(source, [*settings, *options.settings])
     method = recipe.method.blank.build(options.num_classes)  # no weights are needed to count them
     result = describe(method, recipe.preprocess.size)
     print(result.to_json() if options.json else f"{options.method}: {method.paper}\n{result}")
     return 0
+
+
+def _described(name: str) -> tuple[str | None, list[str]]:
+    """What `describe` was given, as recipe and settings: a recipe, a method, or neither."""
+    from crosscam import methods
+    from crosscam.recipe import shipped
+
+    known = methods.available()
+    if name not in known and (name in shipped() or name.endswith((".yaml", ".yml"))):
+        return name, []
+    if name in known or name.endswith(".py") or "+" in name:
+        return None, [f"method.name={name}"]
+    return None, []
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from crosscam.data.augment import Augment
-from crosscam.errors import InputError, RecipeError
+from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.methods import BackboneSettings, Method, find
 from crosscam.types import Prior
@@ -592,21 +592,45 @@ def _check_key(key: str, known: set[str], where: str) -> None:
 
 def _nearest(key: str, known: set[str]) -> str:
     """The setting that is most likely meant by ``key``, or ""."""
-    last = {k.rsplit(".", 1)[-1]: k for k in sorted(known)}
-    near = [f"{key}.name"] if f"{key}.name" in known else []
-    near = near or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
-    near = near or [last[k] for k in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
+    if f"{key}.name" in known:
+        return f"{key}.name"
+    section, _, last = key.rpartition(".")
+    if difflib.get_close_matches(section, ["data.options"], cutoff=0.8):
+        return f"data.options.{last}"
+    # A section that is the same makes no settings alike whose own names are not.
+    names = {k.rpartition(".")[2]: k for k in sorted(known)}
+    close = difflib.get_close_matches(last, names, n=len(names))
+    whole = difflib.get_close_matches(key, sorted(known), n=len(known))
+    near = [k for k in whole if k.rpartition(".")[2] in close]
+    close = difflib.get_close_matches(last, names, cutoff=0.8 if section else 0.6)
+    near += [names[name] for name in close]
     return near[0] if near else ""
 
 
-def as_setting(word: str, value: str = "") -> str:
-    """``--epochs`` and its value as the setting that is meant, ``schedule.epochs=3``.
+def as_setting(
+    word: str, value: str = "", source: str | None = None, overrides: Sequence[str] = ()
+) -> str:
+    """``--epochs`` and its value as the setting that is meant, ``schedule.epochs=3``; or "".
 
-    What looks like no setting gives an example.
+    Args:
+        word: what was given with dashes, with or without ``=`` and a value.
+        value: what stood after it.
+        source: the recipe that was named, which says of which method the settings are.
+        overrides: what else was given; of it only the method counts.
     """
+    of_method = [o for o in overrides if re.match("(--)?method(.name)?=", o)]
+    try:
+        _, parser, _ = _configured(source, of_method)
+    except CrosscamError:  # is told when the dashes are gone
+        parser = _parser(find("baseline"))
+    known = set(_settings(parser))
     name, equals, own = word.lstrip("-").partition("=")
-    key = _nearest(name.replace("-", "_"), set(_settings(_parser(find("baseline")))))
-    return f"{key}={own if equals else value or '...'}" if key else "schedule.epochs=3"
+    key = name.replace("-", "_")
+    if name.startswith("data.options."):
+        key = name
+    elif key not in known:
+        key = _nearest(key, known)
+    return f"{key}={own if equals else value or '...'}" if key else ""
 
 
 def _flatten(
