@@ -216,6 +216,39 @@ def test_what_is_done_to_an_untidy_name_leaves_the_tidy_one_alone(
         assert gallery.forget(camera=" 3", erase=False).sightings == 1  # now it means the tidy one
 
 
+def test_a_name_kept_in_another_unicode_form_stays_one_person(
+    places: Places, encoder: ToyEncoder
+) -> None:
+    nfc, nfd = "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}", "Zoe\N{COMBINING DIAERESIS}"
+    with places.create(encoder) as gallery:
+        ids = gallery.add([Item(toy.person(p, 1, 1), camera="3") for p in range(1, 7)]).ids
+        gallery.points.update(Where(ids=tuple(ids[:1])), {"person": nfd, "how": "enrolled"})
+        people = gallery.people
+        for name in (nfc, nfd):
+            assert people.get(name).name == people.called(name) == nfd
+            people.confirm(name, ids[:2])
+            people.enroll(name, ids[2:3])
+            people.reject(name, ids[5:])
+        people.enroll("Bert", ids[3:4])
+        with pytest.raises(InputError, match="merge makes one"):
+            people.rename("Bert", nfc)
+        assert people.merge(["Bert"], nfc) == 1
+        gallery.add([Item(toy.person(7, 1, 1), camera="4", person=nfc)])
+        gallery.add_vectors(np.eye(1, 48), [Sighting("", person=nfc)])
+        assert people.names() == {nfd: 6}
+        assert gallery.search(person=nfc, include_known=True, top=9).hits
+        people.split(nfd, ids[:1], "Carla")
+        # A rejection in another spelling than the person's goes with the person.
+        s = dataclasses.replace(gallery.sighting(ids[5]), rejected=(nfc, "Xaver"))
+        gallery.points.replace_payloads({s.id: s.payload()})
+        assert gallery.forget(person=nfc, erase=False).sightings == 5
+        assert gallery.sighting(ids[5]).rejected == ("Xaver",)
+        # One name that is only written anew is free.
+        gallery.points.update(Where(ids=tuple(ids[:1])), {"person": nfd})
+        assert people.rename(nfd, nfc) == 1
+        assert people.names() == {nfc: 1}
+
+
 def test_a_missing_gallery_is_an_error_when_it_is_read(places: Places) -> None:
     with pytest.raises(GalleryError, match=r"gallery add PICTURES"):
         places.open()

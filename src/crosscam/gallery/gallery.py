@@ -504,6 +504,7 @@ class Gallery:
                 content[id] = (item, data)
         known = {p.id for p in self.points.get(list(sightings), payload=False)}
         pictures, fresh = [], []
+        odd = self._odd_names(items)
         for id, sighting in sightings.items():
             if id in known:
                 continue
@@ -515,7 +516,7 @@ class Gallery:
                 result.broken.append((item.name, why))
                 ids = ["" if i == id else i for i in ids]
                 continue
-            fresh.append(sighting)
+            fresh.append(replace(sighting, person=odd.get(sighting.person, sighting.person)))
         if fresh:
             vectors = checked_vectors(encoder.embed(pictures), len(fresh), self.model.dim)
             for s in fresh:
@@ -545,6 +546,8 @@ class Gallery:
             for start in range(0, len(items), batch):
                 rows = array[start : start + batch]
                 some = items[start : start + batch]
+                odd = self._odd_names(some)
+                some = [replace(s, person=odd.get(s.person, s.person)) for s in some]
                 content = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
                 new = [
                     sighting_id(c, s.camera, s.time, s.frame)
@@ -555,6 +558,13 @@ class Gallery:
                 ids += new
             self.flush()
         return ids
+
+    def _odd_names(self, items: Sequence[Item | Sighting]) -> dict[str, str]:
+        """As what people of these tidy names are known whose names older versions kept untidy."""
+        if not any(i.person for i in items):
+            return {}
+        known = self.points.values("person", Where())
+        return {tidy(n): n for n in known if tidy(n) and tidy(n) not in known}
 
     def _sighting(self, id: str, name: str, item: Item) -> Sighting:
         return Sighting(
@@ -617,13 +627,20 @@ class Gallery:
             yield Sighting.from_payload(p.id, p.payload)
 
     def spelled(self, kind: Literal["camera", "person"], name: str) -> str | None:
-        """A name as it is written here, None where it is not: as it came, or else tidied.
+        """A name as it is written here, None where it is not: as it came, or else tidied, or else
+        another that is tidied to the same.
 
-        Older versions kept names as they came, so that both may be there.
+        Older versions kept names as they came, so that several that look the same may be there.
         """
         where = Where(cameras=(name,)) if kind == "camera" else Where(persons=(name,))
         known = self.points.values(kind, where)
-        return next((n for n in (name, tidy(name)) if n in known), None)
+        for spelling in (name, tidy(name)):
+            if spelling in known:
+                return spelling
+        return min(self._alike(kind, name), default=None)
+
+    def _alike(self, key: str, name: str) -> list[str]:
+        return [n for n in self.points.values(key, Where()) if tidy(n) == tidy(name)]
 
     def picture(self, sighting: Sighting) -> Path | None:
         """The picture file of a sighting; None where it was added as a vector."""
@@ -997,9 +1014,12 @@ class Gallery:
 
     def _drop_rejections(self, person: str) -> int:
         """Take a name out of all rejections; returns of how many."""
+        # In all spellings but those that are somebody else's.
+        others = {n for n in self._alike("person", person) if n != person}
+        dropped = {person, *self._alike("rejected", person)} - others
         touched = [
-            replace(s, rejected=tuple(r for r in s.rejected if r != person))
-            for s in self.find(Where(rejected_for=(person,), verbatim=True))
+            replace(s, rejected=tuple(r for r in s.rejected if r not in dropped))
+            for s in self.find(Where(rejected_for=tuple(dropped), verbatim=True))
         ]
         self.points.replace_payloads({s.id: s.payload() for s in touched})
         return len(touched)

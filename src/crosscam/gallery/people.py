@@ -118,6 +118,10 @@ class People:
             raise InputError(self.unknown(name))
         return found
 
+    def spelled(self, name: str) -> str:
+        """``name`` as the gallery writes it, or as it would: tidied."""
+        return self._gallery.spelled("person", name) or clean_name(name)
+
     def unknown(self, name: str) -> str:
         """The message for a name that nobody has."""
         known = list(self.names())
@@ -171,10 +175,13 @@ class People:
     @_in_turn
     def rename(self, old: str, new: str) -> int:
         """Give a person another name that is free; returns of how many sightings."""
-        new = clean_name(new)
-        if new in self.names():
-            raise InputError(f"somebody is called {new!r} already; merge makes one person of two.")
-        return self._move(self.called(old), new)
+        old, new = self.called(old), clean_name(new)
+        there = self._gallery.spelled("person", new)
+        if there == new or there not in (None, old):
+            raise InputError(
+                f"somebody is called {there!r} already; merge makes one person of two."
+            )
+        return self._move(old, new)
 
     @_in_turn
     def merge(self, names: Sequence[str], into: str) -> int:
@@ -182,7 +189,7 @@ class People:
 
         A sighting that was rejected for one of them and carries another's name keeps the name.
         """
-        into = clean_name(into)
+        into = self.spelled(into)
         known = self.names()
         names = [self.called(name) for name in names]
         others = [n for n in dict.fromkeys(names) if n != into]
@@ -196,7 +203,7 @@ class People:
 
         ``new`` may be somebody already.  At least one sighting must stay.
         """
-        new, name = clean_name(new), self.called(name)
+        new, name = self.spelled(new), self.called(name)
         own = {s.id for s in self.sightings(name)}
         wanted = _distinct(ids)
         strange = [i for i in wanted if i not in own]
@@ -223,7 +230,7 @@ class People:
         return self._gallery.sightings(_distinct(ids))
 
     def _name(self, name: str, ids: Sequence[str], how: str, same_frame: bool) -> list[Sighting]:
-        name = clean_name(name)
+        name = self.spelled(name)
         wanted = self._wanted(ids)
         if not wanted:
             raise InputError("naming a person needs at least one sighting.")

@@ -151,6 +151,7 @@ def search(
         GalleryError: the store does not answer.
     """
     _check(top, effort, rerank_top, pool, group)
+    person = None if person is None else gallery.people.called(person)
     asked = _ask(gallery, pictures, sightings, person, vectors, cameras)
     wanted = where
     where = _narrowed(where, asked, person, exclude_own_cameras, include_known)
@@ -214,7 +215,7 @@ def _ask(
         rows.append(checked_vectors(array, len(array) if array.ndim else 0, dim))
     known = gallery.sightings(sightings) if sightings else []
     if person is not None:
-        own = list(gallery.find(Where(persons=(person,)), limit=TEMPLATE))
+        own = list(gallery.find(Where(persons=(person,), verbatim=True), limit=TEMPLATE))
         if not own:
             raise InputError(gallery.people.unknown(person))
         asked.persons.add(person)

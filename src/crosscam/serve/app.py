@@ -474,15 +474,12 @@ def make_app(service: Service) -> FastAPI:
                 raise ImageError(_which(number, len(uploads), str(error))) from error
         return pictures
 
+    # A name as the gallery writes it, for whom it has and whom it has not: the log would else call
+    # somebody differently whose name came with a space more.
+    called = gallery.people.spelled
+
     def who(names: list[str]) -> list[str]:
         return [service.pseudonym(name) for name in names]
-
-    def called(name: str) -> str:
-        """A person's name as the gallery writes it, for whom it has and whom it has not.
-
-        The log would else call somebody differently whose name came with a space more.
-        """
-        return gallery.spelled("person", name) or clean_name(name)
 
     def change(token: Token, action: str, **details: Any) -> Any:
         return service.changing(token.name, token.role.name.lower(), action, **details)
@@ -698,7 +695,7 @@ def make_app(service: Service) -> FastAPI:
         Where one of the pictures cannot be used, none is added.
         """
         when = None if time is None else parse_time(time)
-        person = person and clean_name(person)
+        person = person and called(person)
         camera = camera_name(camera)
         track = track and clean_name(track, "a track's name")
         with turn(service.turns):
@@ -730,14 +727,14 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/enroll", tags=["people"])
     def enroll(body: NamedSightings, token: Token = operator) -> Any:
         """Names the person that sightings show."""
-        name = clean_name(body.name)
+        name = called(body.name)
         with change(token, "enroll", people=who([name]), sightings=body.ids, reason=body.reason):
             return named(gallery.people.enroll(name, body.ids, same_frame=body.same_frame))
 
     @app.post("/api/confirm", tags=["people"])
     def confirm(body: NamedSightings, token: Token = operator) -> Any:
         """Says that sightings do show a person; they are asked with from now on."""
-        name = clean_name(body.name)
+        name = called(body.name)
         with change(token, "confirm", people=who([name]), sightings=body.ids, reason=body.reason):
             return named(gallery.people.confirm(name, body.ids, same_frame=body.same_frame))
 
@@ -766,7 +763,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/split", tags=["people"])
     def split(body: Split, token: Token = operator) -> Any:
         """Makes some of a person's sightings another person's."""
-        name, new = called(body.name), clean_name(body.new)
+        name, new = called(body.name), called(body.new)
         with change(token, "split", people=who([name, new]), sightings=body.ids,
                     reason=body.reason):  # fmt: skip
             return named(gallery.people.split(name, body.ids, new))
@@ -774,7 +771,7 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/api/merge", tags=["people"])
     def merge(body: Merged, token: Token = operator) -> Any:
         """Makes one person of several."""
-        names, into = [called(name) for name in body.names], clean_name(body.into)
+        names, into = [called(name) for name in body.names], called(body.into)
         with change(token, "merge", people=who([*names, into]), reason=body.reason):
             return {"changed": gallery.people.merge(names, into)}
 
