@@ -276,6 +276,7 @@ def test_a_camera_is_named_tidily_and_an_untidy_one_can_be_forgotten(
 def test_the_list_of_sightings_goes_on_where_it_stopped(running: Running, viewer: Caller) -> None:
     everything = [s.id for s in running.service.gallery.find()]
     listed: list[str] = []
+    assert viewer.get("/api/sightings", params={"start": "-" * 36}).status_code == 422
     asked: dict[str, Any] = {"limit": 5}
     while True:
         answer = viewer.get("/api/sightings", params=asked).json()

@@ -623,6 +623,7 @@ class Gallery:
         start: str | None = None,
     ) -> Iterator[Sighting]:
         """The sightings that fit, in the order of their ids, from the id ``start`` on."""
+        start = None if start is None else valid_id(start)
         for p in self.points.scan(where, limit=limit, start=start):
             yield Sighting.from_payload(p.id, p.payload)
 
