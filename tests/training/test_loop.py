@@ -347,6 +347,16 @@ def test_a_run_whose_data_moved_goes_on_to_the_same_weights(
     assert_same_weights(want, run)
 
 
+def test_the_pictures_taken_out_of_cuhk03_may_lie_elsewhere(tmp_path: Path) -> None:
+    options = ["data.name=cuhk03", f"data.root={tmp_path}", "data.options.split=3"]
+    recipe = parse("cpu", [*options, "data.options.extract_to=/gone"])
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    again = loop.resumed(tmp_path, [f"data.options.extract_to={tmp_path}"])
+    assert again.data.options == {"split": 3, "extract_to": str(tmp_path)}
+    with pytest.raises(RecipeError, match=r"data\.options\.split=4' would change it"):
+        loop.resumed(tmp_path, ["data.options.split=4"])
+
+
 def test_a_resumed_run_needs_its_data(whole: Path) -> None:
     with pytest.raises(CheckpointError, match=f"data of {whole} are not at ''"):
         loop.resume(whole, ["data.root="], progress=False)

@@ -139,6 +139,7 @@ MOVABLE = (
     "data.cache",
     "data.budget_gb",
     "data.pairs",
+    "data.options.extract_to",
     "priors.root",
     "engine.threads",
     "engine.checkpoint_minutes",
