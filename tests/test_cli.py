@@ -317,6 +317,8 @@ def test_re_ranking_takes_the_settings_that_are_given(
     distances = rerank(*arrays.values(), RerankSettings(5, 2, 0.1))
     want = evaluate_distances(distances, people, people, people, people + 4).to_json()
     assert json.loads(capsys.readouterr().out)["mAP"] == pytest.approx(want["mAP"])
+    assert main([*score, "--lambda", "3"]) == 1
+    assert "must be in [0, 1], got 3.0 (on the command line --lambda)" in capsys.readouterr().err
     assert main(["score", str(tmp_path / "f.npz"), "--k1", "5"]) == 1
     assert "belong to --rerank" in capsys.readouterr().err
     measure = ["evaluate", str(run), "--quiet", "--json", "--rerank", "--k1", "7", "--out"]

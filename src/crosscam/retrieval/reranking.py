@@ -64,7 +64,10 @@ class RerankSettings:
         check_count(self.k1, "k1")
         check_count(self.k2, "k2")
         if not 0 <= self.lambda_value <= 1:
-            raise FeatureError(f"lambda_value must be in [0, 1], got {self.lambda_value!r}.")
+            raise FeatureError(
+                f"lambda_value must be in [0, 1], got {self.lambda_value!r} (on the command line "
+                "--lambda)."
+            )
         if self.power not in (1, 2):
             raise FeatureError(f"power must be 1 or 2, got {self.power!r}.")
 
