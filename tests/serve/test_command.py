@@ -263,6 +263,45 @@ def test_no_start_deletes_what_nobody_agreed_to(tmp_path: Path) -> None:
             start(30)
 
 
+def test_what_a_service_did_and_took_in_itself_needs_no_agreement(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_edge")
+    from crosscam.gallery import Gallery, Sighting
+    from crosscam.gallery.gallery import Model
+
+    now, day = time.time(), 86_400.0
+    ran = now - 3600  # the last upkeep; a minute later it was killed
+    at = [ran + 0.25]
+    with Gallery.create(tmp_path / "g", Model("ab" * 32, 4)) as gallery:
+
+        def add(row: int, age: float, added: float) -> None:
+            gallery.clock = lambda: added
+            gallery.add_vectors(np.eye(4)[row : row + 1], [Sighting("", time=now - age * day)])
+
+        add(0, 30 + 0.5 / 24, ran - 10)  # due since
+        add(1, 400, ran + 60)  # an upload
+        with pytest.raises(InputError, match="2 of 2"):
+            _require_agreement(gallery, tmp_path, 30, "g")
+        # As versions before retention.json left it.
+        with AuditLog(tmp_path / "audit.jsonl", lambda: at[0]) as log:
+            log.append("retention", "service", "forget", stage="begun", before=ran - 30 * day)
+            log.append("retention", "service", "forget", stage="done", of=1)
+        with pytest.raises(InputError, match=r"1 of 2 .* added since"):
+            _require_agreement(gallery, tmp_path, 30, "g")
+        at[0] = ran + 60
+        with AuditLog(tmp_path / "audit.jsonl", lambda: at[0]) as log:
+            log.append("Ann", "operator", "add", stage="done")
+        _require_agreement(gallery, tmp_path, 30, "g")
+        add(2, 29.7, ran + 1)
+        with pytest.raises(InputError, match=r"1 of 3 .* for 30 days"):
+            _require_agreement(gallery, tmp_path, 29, "g")
+        # The same with a record; what somebody added afterwards still asks.
+        Kept(30.0, ran).write(tmp_path / "retention.json")
+        _require_agreement(gallery, tmp_path, 30, "g")
+        add(3, 400, ran + 61)
+        with pytest.raises(InputError, match=r"1 of 4 .* added since"):
+            _require_agreement(gallery, tmp_path, 30, "g")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[1]", '{"days": "x", "until": 1}', '{"days": NaN, "until": 1}',

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from crosscam.errors import InputError
 from crosscam.files import disk_errors, private_folder, replacing
 
-__all__ = ["AuditLog"]
+__all__ = ["AuditLog", "entry_of", "lines_of"]
 
 _START = "0" * 64
 
@@ -82,7 +82,7 @@ class AuditLog:
         """The last ``newest`` lines, newest first, of one person or action if named."""
         found: list[dict[str, Any]] = []
         for line in self._lines():
-            entry = _entry(line)
+            entry = entry_of(line)
             if entry is None:  # verify() names it
                 continue
             if who not in (None, entry.get("who")) or action not in (None, entry.get("action")):
@@ -106,8 +106,8 @@ class AuditLog:
 
     def _follow(self, file: BinaryIO, whole: int, last: str) -> int:
         before, count = None, 0
-        for number, line in enumerate(_lines_of(file, whole), 1):
-            entry = _entry(line)
+        for number, line in enumerate(lines_of(file, whole), 1):
+            entry = entry_of(line)
             if entry is None:
                 raise InputError(f"{self.path} line {number} is not a line of the log.")
             previous = entry["previous"]
@@ -134,7 +134,7 @@ class AuditLog:
         with self._lock:
             lines = list(self._lines())
             # What cannot be read stays: it shows that somebody changed the log.
-            kept = [x for x in lines if (entry := _entry(x)) is None or entry["time"] >= before]
+            kept = [x for x in lines if (entry := entry_of(x)) is None or entry["time"] >= before]
             if not kept and lines:
                 kept = lines[-1:]  # the chain goes on from the last line
             if len(kept) < len(lines):
@@ -170,7 +170,7 @@ class AuditLog:
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            yield from _lines_of(file)
+            yield from lines_of(file)
 
     def _recover(self) -> None:
         whole, last = 0, b""
@@ -205,7 +205,7 @@ def _hold(file: Any, path: Path) -> None:
             ) from error
 
 
-def _lines_of(file: BinaryIO, whole: float = math.inf) -> Iterator[bytes]:
+def lines_of(file: BinaryIO, whole: float = math.inf) -> Iterator[bytes]:
     """The whole lines among the first ``whole`` bytes."""
     for line in file:
         whole -= len(line)
@@ -215,7 +215,7 @@ def _lines_of(file: BinaryIO, whole: float = math.inf) -> Iterator[bytes]:
             yield line[:-1]
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def entry_of(line: bytes) -> dict[str, Any] | None:
     """A line as it was written; None where it is not one of the log."""
     try:
         entry = json.loads(line)

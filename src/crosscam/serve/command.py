@@ -286,11 +286,13 @@ def _require_agreement(
 ) -> None:
     """A service must not delete an archive that nobody thought of; see ``retention``."""
     from crosscam.gallery import format_time
-    from crosscam.serve.retention import DAY, Kept, unasked
+    from crosscam.serve.retention import DAY, Kept, recalled, unasked
 
     now = time.time()
     kept = Kept.read(state / "retention.json")
-    due = unasked(gallery, kept, days, now)
+    said, ran = recalled(state / "audit.jsonl")
+    kept = kept or said
+    due = unasked(gallery, kept, days, now, ran)
     if due <= max(agreed, 0):
         return
     day = format_time(float(round(now - DAY * days)))

@@ -7,6 +7,7 @@ it last deleted what was due, and the next start compares.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -15,8 +16,9 @@ from pathlib import Path
 from crosscam.errors import InputError
 from crosscam.files import write_atomically
 from crosscam.gallery import Gallery, Where
+from crosscam.serve.audit import entry_of, lines_of
 
-__all__ = ["DAY", "Kept", "unasked"]
+__all__ = ["DAY", "Kept", "recalled", "unasked"]
 
 DAY = 86_400.0
 
@@ -57,18 +59,36 @@ class Kept:
         return found
 
 
-def unasked(gallery: Gallery, kept: Kept | None, days: float, now: float) -> int:
+def recalled(log: Path) -> tuple[Kept | None, float]:
+    """What an audit log tells, which versions before the record wrote already: the last upkeep that
+    deleted something, None if there was none, and the Unix time of the last line, 0 without one."""
+    kept, last = None, b""
+    with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
+        for last in lines_of(file):
+            entry = entry_of(last) if b'"who":"retention"' in last else None
+            if entry and (entry["role"], entry["action"]) == ("service", "forget"):
+                cut = entry.get("before", entry.get("added_before"))
+                if isinstance(cut, float):  # which the line that only says "done" has not
+                    kept = Kept(round((entry["time"] - cut) / DAY, 3), entry["time"])
+    entry = entry_of(last)
+    return kept, entry["time"] if entry else 0.0
+
+
+def unasked(gallery: Gallery, kept: Kept | None, days: float, now: float, last: float = 0.0) -> int:
     """How many sightings a retention of ``days`` would delete that nobody has agreed to.
 
     Agreed to is what has become due since the last upkeep by the retention of then: what a service
-    that was down for a while catches up with.  Not agreed to is what was due before (so it was
-    added since), and what a shorter retention makes due.  Without a last upkeep it is all.
+    that was down for a while catches up with, and what came in while it ran.  Not agreed to is what
+    else was due before (so it was added since, while the service was down), and what a shorter
+    retention makes due.  Without a last upkeep it is all.
 
     Args:
         gallery: open.
         kept: of the last upkeep; None if there was none.
         days: retention from now on; 0 deletes nothing.
         now: Unix time in seconds.
+        last: when the service is known to have run last.  Nobody else adds while it runs, and when
+            it ends all that is due is deleted, unless it is killed.
     """
 
     def due(cut: float) -> int:
@@ -78,9 +98,15 @@ def unasked(gallery: Gallery, kept: Kept | None, days: float, now: float) -> int
 
     if not days:
         return 0
-    cut = now - DAY * days
+    cut, last = now - DAY * days, min(last, now)
     if kept is None or not kept.days:
         return due(cut)
-    before = due(min(cut, min(kept.until, now) - DAY * kept.days))
+    until = min(kept.until, now)
+    old = min(cut, until - DAY * kept.days)
+    before = due(old)
+    if last > until:
+        count = gallery.points.count
+        after = count(Where(before=old, added_before=last + 0.001))  # as precise as the log
+        before -= after - count(Where(before=old, added_before=until))
     shorter = due(cut) - due(now - DAY * kept.days) if days < kept.days else 0
     return before + shorter
