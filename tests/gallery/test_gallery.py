@@ -189,6 +189,21 @@ def test_names_that_were_kept_untidy_are_still_found(places: Places, encoder: To
         assert gallery.people.names() == {"Anna": 1}
 
 
+def test_what_was_added_under_an_untidy_camera_is_not_added_again(
+    places: Places, encoder: ToyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [{"picture": toy.person(p, 1, 1), "camera": "gate  3", "time": 5.0} for p in (1, 2)]
+    with places.create(encoder) as gallery:
+        with monkeypatch.context() as patch:  # as older versions did
+            patch.setattr("crosscam.gallery.gallery.checked_facts", lambda item: {})
+            old = gallery.add([Item(**item) for item in items]).ids
+        added = gallery.add([Item(**item) for item in items])
+        assert (added.ids, added.new, added.present) == (old, 0, 2)
+        tidy = gallery.add([Item(**{**item, "camera": "gate 3"}) for item in items])
+        assert tidy.new == 2  # it cannot be known that it is the same camera
+        assert gallery.add([Item(**item) for item in items]).ids == tidy.ids
+
+
 def test_what_is_done_to_an_untidy_name_leaves_the_tidy_one_alone(
     places: Places, encoder: ToyEncoder
 ) -> None:

@@ -137,6 +137,7 @@ class Item:
     box: tuple[float, float, float, float] | None = None
     quality: float | None = None
     person: str = ""
+    _came: tuple[str, str] = field(default=("", ""), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         picture = self.picture
@@ -151,6 +152,8 @@ class Item:
         if self.source == "" and isinstance(picture, Path):
             # Bytes of a path that are no UTF-8 cannot be stored.
             object.__setattr__(self, "source", os.fsencode(picture).decode("utf-8", "replace"))
+        # The camera and frame as older versions made an id of them.
+        object.__setattr__(self, "_came", (self.camera, self.frame))
         for name, value in checked_facts(self).items():
             object.__setattr__(self, name, value)
 
@@ -488,6 +491,7 @@ class Gallery:
     def _add_batch(self, items: Sequence[Item], encoder: Encoder, result: Added) -> list[str]:
         ids: list[str] = []
         sightings: dict[str, Sighting] = {}
+        untidy: dict[str, str] = {}  # ids by those that older versions made
         content: dict[str, tuple[Item, bytes]] = {}
         for item in items:
             try:
@@ -502,7 +506,13 @@ class Gallery:
             if id not in sightings:
                 sightings[id] = self._sighting(id, name, item)
                 content[id] = (item, data)
-        known = {p.id for p in self.points.get(list(sightings), payload=False)}
+            camera, frame = item._came
+            if (camera, frame) != (item.camera, item.frame):
+                untidy[sighting_id(name[:64], camera, item.time, frame)] = id
+        known = {p.id for p in self.points.get([*sightings, *untidy], payload=False)}
+        older = {id: old for old, id in untidy.items() if old in known and id not in known}
+        ids = [older.get(i, i) for i in ids]
+        known |= set(older)
         pictures, fresh = [], []
         odd = self._odd_names(items)
         for id, sighting in sightings.items():
