@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -114,6 +115,20 @@ def test_every_picture_that_can_be_opened_has_a_name() -> None:
             assert pictures.picture_name(buffer.getvalue()).endswith(f".{suffix}")
     with pytest.raises(ImageError, match="known format"):
         pictures.picture_name(b"P")
+
+
+@pytest.mark.parametrize("error", [IndexError, TypeError, SyntaxError, struct.error])
+def test_a_format_that_stumbles_over_the_bytes_is_not_theirs(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(begin: bytes) -> bool:  # as Pillow 10.3 does over b"P"
+        raise error
+
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "JPEG", (Image.OPEN["JPEG"][0], stumble))
+    with pytest.raises(ImageError, match="known format"):
+        pictures.picture_name(b"P")
+    assert pictures.picture_name(b"\x89PNG\r\n\x1a\n").endswith(".png")
 
 
 def test_odd_characters_in_paths(tmp_path: Path, encoder: ToyEncoder) -> None:

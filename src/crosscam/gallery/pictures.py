@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,11 @@ def picture_name(data: bytes) -> str:
     # Asked of Pillow, which image.decode asks too: what it opens has a name.
     for kind, suffix in _SUFFIXES.items():
         _, begins_so = Image.OPEN[kind]
-        if begins_so is not None and begins_so(data[:16]):
+        try:
+            known = begins_so is not None and begins_so(data[:16])
+        except (IndexError, TypeError, SyntaxError, struct.error):  # as Image.open takes them
+            known = False
+        if known:
             return f"{hashlib.sha256(data).hexdigest()}.{suffix}"
     raise ImageError("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM).")
 
