@@ -168,6 +168,9 @@ def test_what_is_said_of_a_sighting_is_kept_tidy() -> None:
     assert item.box == (1.0, 2.0, 3.0, 4.0)
     # A path may be anything, and a terminal must not obey it.
     assert Item("a\x1b[31m\n\udcff.jpg").source == "a\ufffd[31m\ufffd\ufffd.jpg"
+    assert Item("a\u202egpj.exe\x85").source == "a\ufffdgpj.exe\ufffd"
+    named = "Bildschirmfoto 10.15\u202fUhr\u00a0\u200d\u3000.jpg"  # as systems name them
+    assert Item(named).source == named
 
 
 @pytest.mark.parametrize(

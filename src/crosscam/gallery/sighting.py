@@ -37,6 +37,9 @@ _NAMESPACE = uuid.UUID("7c1a6f8e-5d0e-5b5e-9f0a-2b8f6c1d4e3a")
 _FIRST, _END = -62_135_596_800.0, 253_402_300_800.0  # the years 1 to 9999, which can be written
 _LATEST = 1e10  # the year 2286: beyond it a number in a text is no time in seconds
 _LONGEST = 200
+_UNSTORABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 # 2026, 202605, 20260504, 202605041000, 20260504100000
 _DATE = re.compile(
@@ -215,10 +218,16 @@ def camera_name(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with a question mark for what a terminal would obey or cannot show."""
+    """``text`` with U+FFFD for what a terminal would obey or cannot show."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _storable(text: str) -> str:
+    """``text`` with U+FFFD for control characters, lone surrogates and what turns the direction of
+    writing; other spaces and joiners stay, so that it still names its file."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def checked_facts(said: Any) -> dict[str, Any]:
@@ -237,7 +246,7 @@ def checked_facts(said: Any) -> dict[str, Any]:
         "time": None if said.time is None else checked_time(said.time, "the time of a sighting"),
         "frame": _word(said.frame, "a frame's name"),
         "track": _word(said.track, "a track's name"),
-        "source": printable(said.source),
+        "source": _storable(said.source),
         "box": None if said.box is None else _checked_box(said.box),
         "quality": None if said.quality is None else _checked_quality(said.quality),
         "person": _word(said.person, "a person's name"),
