@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from served import CAMERAS, Running, jpeg
 
 from crosscam.decision import fit
 from crosscam.decision.trials import of_pairs
+from crosscam.gallery import Item
 from crosscam.serve.app import make_app
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
@@ -195,3 +197,23 @@ def test_a_wrong_token_says_so(served: tuple[str, Running], browser: Any) -> Non
     page.wait_for_selector("#status.bad")
     assert "not valid" in page.locator("#status").inner_text()
     page.close()
+
+
+def test_a_long_list_goes_on_when_asked(page: Any, served: tuple[str, Running]) -> None:
+    rng = np.random.default_rng(0)
+    items = [Item(rng.integers(0, 256, (8, 4, 3), np.uint8), camera="many") for _ in range(250)]
+    ids = set(served[1].service.gallery.add(items).ids)
+    page.click("nav button[data-view=browse]")
+    page.wait_for_selector("#sightings li")
+    page.select_option("#b-camera", "many")
+    page.click("#browse button")
+    cards = page.locator("#sightings li")
+    for count in (120, 240, 250):
+        until(lambda count=count: cards.count() == count)
+        if count < 250:
+            page.click("#more")
+    until(lambda: page.locator("#more").count() == 0)
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#sightings li')].map((i) => i.dataset.id)"
+    )
+    assert (len(shown), set(shown)) == (250, ids)
