@@ -263,7 +263,9 @@ def test_no_start_deletes_what_nobody_agreed_to(tmp_path: Path) -> None:
             start(30)
 
 
-def test_what_a_service_did_and_took_in_itself_needs_no_agreement(tmp_path: Path) -> None:
+def test_what_a_service_did_and_took_in_itself_needs_no_agreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("qdrant_edge")
     from crosscam.gallery import Gallery, Sighting
     from crosscam.gallery.gallery import Model
@@ -294,6 +296,15 @@ def test_what_a_service_did_and_took_in_itself_needs_no_agreement(tmp_path: Path
         add(2, 29.7, ran + 1)
         with pytest.raises(InputError, match=r"1 of 3 .* for 30 days"):
             _require_agreement(gallery, tmp_path, 29, "g")
+        # Kept for ever since: the log goes on, and nothing is deleted.
+        shutil.copy(tmp_path / "audit.jsonl", tmp_path / "before.jsonl")
+        with AuditLog(tmp_path / "audit.jsonl", lambda: ran + 3 * day) as log:
+            log.append("Ann", "viewer", "list")
+        monkeypatch.setattr("crosscam.serve.command.time.time", lambda: ran + 3 * day + 60)
+        with pytest.raises(InputError, match=r"3 of 3 .* added since"):
+            _require_agreement(gallery, tmp_path, 30, "g")
+        monkeypatch.undo()
+        (tmp_path / "before.jsonl").replace(tmp_path / "audit.jsonl")
         # The same with a record; what somebody added afterwards still asks.
         Kept(30.0, ran).write(tmp_path / "retention.json")
         _require_agreement(gallery, tmp_path, 30, "g")

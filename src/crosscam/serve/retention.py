@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crosscam.errors import InputError
@@ -54,7 +54,7 @@ class Kept:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} does not say how long this service keeps sightings ({error}). Move it "
-                "away; the next start then asks before it deletes what is old."
+                "away; the next start then goes by the audit log, and asks before it deletes more."
             ) from error
         return found
 
@@ -66,12 +66,15 @@ def recalled(log: Path) -> tuple[Kept | None, float]:
     with contextlib.suppress(FileNotFoundError), log.open("rb") as file:
         for last in lines_of(file):
             entry = entry_of(last) if b'"who":"retention"' in last else None
-            if entry and (entry["role"], entry["action"]) == ("service", "forget"):
+            if entry and (entry.get("role"), entry.get("action")) == ("service", "forget"):
                 cut = entry.get("before", entry.get("added_before"))
                 if isinstance(cut, float):  # which the line that only says "done" has not
                     kept = Kept(round((entry["time"] - cut) / DAY, 3), entry["time"])
     entry = entry_of(last)
-    return kept, entry["time"] if entry else 0.0
+    ran = entry["time"] if entry else 0.0
+    # The hourly upkeep is a day late at most.  What was due then and is still there shows that it
+    # no longer deleted: sightings were kept for ever since.
+    return kept and replace(kept, until=max(kept.until, ran - DAY)), ran
 
 
 def unasked(gallery: Gallery, kept: Kept | None, days: float, now: float, last: float = 0.0) -> int:
