@@ -235,6 +235,20 @@ def test_a_terminal_is_not_told_what_to_do(crops: Path, capsys: pytest.CaptureFi
         assert "\x1b" not in text
 
 
+def test_forgetting_an_untidy_camera_counts_and_deletes_no_other(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, "add", "crops", "--gallery", "g", "--model", "m")
+    with Gallery.open("g") as gallery:  # as older versions kept it
+        old = dataclasses.replace(next(gallery.find(Where(cameras=("1",)))), camera="1 ")
+        gallery.points.replace_payloads({old.id: old.payload()})
+        left = len(gallery) - 1
+    ask = ("forget", "--gallery", "g", "--camera", "1 ")
+    assert "this deletes 1 sighting for good" in call(capsys, *ask, status=1)
+    assert "1 sighting," in call(capsys, *ask, "--yes", "--later")
+    assert values(capsys, "stats", "--gallery", "g")["sightings"] == left
+
+
 def test_a_filter_that_fits_nothing_is_explained(
     crops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
