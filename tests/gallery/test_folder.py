@@ -202,6 +202,8 @@ def test_there_is_room_before_the_engine_writes(
             patch.setattr("shutil.copytree", lambda *a, **k: pytest.fail("copied in vain"))
             with pytest.raises(DiskError, match="disk is full"):
                 gallery.compact_aside(threading.Event())
+        free((store * 5 // 2 >> 20) + 77)
+        gallery._home.copy(gallery._manifest["points"], f"points-{'ab' * 8}")
         free(7)
         with pytest.raises(DiskError, match="7 MiB are free, and this needs 8"):
             gallery.people.enroll("Bert", ids[2:])
