@@ -149,6 +149,12 @@ def test_anchors_that_are_merged_are_no_keys_that_stand_twice(tmp_path: Path) ->
     assert recipe.data.options == {"x": {"lr": 2}}
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_colors_counted_to_255_are_refused(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"preprocess.{key} is of colors between 0 and 1.*255"):
+        parse(None, [*SMALL, f"preprocess.{key}=[58.4,57.1,57.4]"])
+
+
 def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         parse(tmp_path / "nothing.yaml")

@@ -195,11 +195,6 @@ class Preprocess:
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(_is(float, v) and math.isfinite(v) for v in values):
                 raise InputError(f"preprocess.{key} must be three numbers (R, G, B), got {values}.")
-            if max(values) > 1:
-                raise InputError(
-                    f"preprocess.{key} is of colors between 0 and 1, got {values}. Divide by 255 "
-                    "what is of colors between 0 and 255."
-                )
         if min(self.std) <= 0:
             raise InputError(f"preprocess.std must be above zero, got {self.std}.")
 

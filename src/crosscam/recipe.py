@@ -344,6 +344,13 @@ def parse(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
         raise RecipeError(f"a setting does not fit: {error}") from error
     seed = built["seed"]
     _require("seed", seed, 0 <= seed < 2**64, f"0 to {2**64 - 1}")
+    for key in ("mean", "std"):  # an encoder of others may have them so; the doctor tells
+        values = getattr(built["preprocess"], key)
+        if max(values) > 1:
+            raise RecipeError(
+                f"preprocess.{key} is of colors between 0 and 1, got {list(values)}. Divide by 255 "
+                "what is of colors between 0 and 255."
+            )
     options = dict(vars(built["method"]))
     name = options.pop("name")
     _try(cls, options)

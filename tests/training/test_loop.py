@@ -439,8 +439,10 @@ def test_resuming_writes_a_broken_card_again(text: str | None, whole: Path, tmp_
         embedder.load(run)
     loop.resume(run, progress=False)
     again, before = (json.loads((r / "card.json").read_text()) for r in (run, whole))
-    for key in ("peak_memory_mb", "training_minutes", "images_per_second"):
-        assert again.pop(key) > 0
+    # A training of a few steps may take no hundredth of a minute.
+    least = {"peak_memory_mb": 1, "training_minutes": 0, "images_per_second": 0.1}
+    for key, value in least.items():
+        assert again.pop(key) >= value
         del before[key]
     assert again.keys() == before.keys()
     del again["commit"], before["commit"]  # of the source, to which somebody may commit meanwhile
