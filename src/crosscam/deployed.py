@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +157,7 @@ def load(folder: Path, card: Card | None, *, device: str) -> tuple[Embedder, Car
                 "crosscam."
             )
         recipe = parse(folder / "recipe.yaml")
-        options = dict(recipe.method.options)
-        if "backbone" in options:
-            options["backbone"] = replace(options["backbone"], pretrained=None)
-        method = replace(recipe.method, options=options).build(int(card.training["num_classes"]))
+        method = recipe.method.blank.build(int(card.training["num_classes"]))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecipeError) as error:
         raise CheckpointError(
             f"{folder}/recipe.yaml does not describe a network of this version ({error}). Copy "

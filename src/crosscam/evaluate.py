@@ -141,7 +141,8 @@ class Evaluation:
         same data judged by the same rules do.
         """
         name = re.sub(r"[^\w.-]+", "-", self.dataset.title)
-        what = {k: self.summary()[k] for k in ("root", "variant", "same_camera")}
+        here = self.summary()
+        what = {k: here[k] for k in ("root", "variant", "same_camera")}
         for number in itertools.count(1):
             place = run / "evaluation" / (name if number == 1 else f"{name}-{number}")
             try:

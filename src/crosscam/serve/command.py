@@ -290,7 +290,8 @@ def _require_agreement(
 
     now = time.time()
     kept = Kept.read(state / "retention.json")
-    said, ran = recalled(state / "audit.jsonl")
+    # Without a retention nothing is due, whatever the log, which may be long, tells.
+    said, ran = recalled(state / "audit.jsonl") if days else (None, 0.0)
     kept = kept or said
     due = unasked(gallery, kept, days, now, ran)
     if due <= max(agreed, 0):
