@@ -16,9 +16,9 @@ Ours is crosscam's own training: the decoded training set in device memory (``da
 augmentation on the device, the step of the training loop (``training.loop.learn``), in bfloat16 and
 channels-last, plain ("eager"), compiled by torch.compile, compiled with the first convolution on
 pixels packed into 12 or 16 channels ("packed 12", "packed 16": the same numbers; training cannot do
-that yet), compiled with CUDA graphs ("graphs"), or plain and recorded, optimizer and all, as one
-CUDA graph that is played again with other pictures ("recorded"; the training loop cannot do that
-yet: the row says what it would be worth).
+that yet), compiled with the compiler's own CUDA graphs ("graphs"), or with forward and backward
+passes recorded as a CUDA graph that is played again with other pictures (``engine.graphs``), plain
+("recorded") or compiled ("compiled recorded").
 Each method has the augmentation, optimizer and weights of its paper, on 256x128 pictures whatever
 its paper's size; MSFL's ResNet-50 has last stride 2, all others 1.  MSGR differentiates twice,
 which a compiled step cannot.  Masks and textures are random, and lie in device memory as real ones.
@@ -91,6 +91,7 @@ from crosscam.recipe import (
 )
 from crosscam.training import loop
 from crosscam.training.optim import learning_rate, make_optimizers
+from crosscam.training.passes import Passes, Plain, Recorded
 from crosscam.types import Batch, Prior
 
 IMAGES = 4  # of an identity in a batch
@@ -164,6 +165,7 @@ def all_rows() -> list[Row]:
         Row("classic", batch=64, **fp16),
         Row("ours", batch=64, how="recorded"),
         Row("ours", batch=64, **compiled),
+        Row("ours", batch=64, how="compiled recorded", least_s=60.0),
         *(Row("retrieval", name, how="cpu", least_s=30.0) for name in ("evaluate", "re-rank")),
         *(Row("ours", m, o, batch=64) for m, o in METHODS),
         Row("ours", network=osnet, batch=64),
@@ -338,12 +340,7 @@ class Ours:
             fuse=row.is_compiled,
         )
         self.made = 0  # steps
-        self.graph: torch.cuda.CUDAGraph | None = None
-        if row.how == "recorded":  # counters of steps go to the device, before there are any
-            for group in self.groups():
-                if "capturable" in group:
-                    group["capturable"] = True
-        self.learner: nn.Module = self.method
+        learner: nn.Module = self.method
         if row.how.startswith("packed"):
             backbone: Any = self.method.backbone
             backbone.conv1 = PackedConvolution(backbone.conv1, int(row.how.split()[1]))
@@ -353,14 +350,18 @@ class Ours:
                 backend = {"mode": "reduce-overhead"}
             elif options.inductor:
                 backend = {"options": dict(options.inductor)}
-            self.learner = torch.compile(self.method, **backend)  # type: ignore[assignment]
+            learner = torch.compile(self.method, **backend)  # type: ignore[assignment]
+        plain = Plain(self.method, learner, half=True)
+        self.passes: Passes = plain
+        if row.how.endswith("recorded"):
+            self.passes = Recorded(plain)
 
     def batches(self) -> Iterator[Batch]:
         """Epoch after epoch."""
         for epoch in range(10**9):
             yield from self.loader.epoch(epoch)
 
-    def step(self, batch: Batch, learner: nn.Module | None = None) -> dict[str, Tensor]:
+    def step(self, batch: Batch, passes: Passes | None = None) -> dict[str, Tensor]:
         """As the training loop makes it."""
         if self.row.how == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
@@ -369,31 +370,8 @@ class Ours:
         for group in self.groups():
             group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
         torch.manual_seed(loop.step_seed(0, self.made, 0))
-        if self.graph is None:
-            return self.learn(batch, self.learner if learner is None else learner)
-        for there, new in zip(tensors(self.recorded), tensors(batch), strict=True):
-            there.copy_(new)
-        self.graph.replay()
-        return self.terms
-
-    def learn(self, batch: Batch, learner: nn.Module) -> dict[str, Tensor]:
         norm = self.recipe.optimizer.clip
-        return loop.learn(batch, self.method, learner, self.updates, norm=norm, half=True)
-
-    def record(self, batch: Batch) -> None:
-        """The step on ``batch`` as one CUDA graph; its memory takes the pictures of later ones."""
-        self.recorded = batch
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.learn(batch, self.method)
-        torch.cuda.current_stream().wait_stream(side)
-        self.method.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.terms = self.learn(batch, self.method)
-        self.graph = graph
+        return loop.learn(batch, passes or self.passes, self.updates, norm=norm)
 
     def groups(self) -> Iterator[dict[str, Any]]:
         """The parameter groups of all optimizers."""
@@ -404,7 +382,7 @@ class Ours:
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
-            self.step(batch, self.method)
+            self.step(batch, Plain(self.method, self.method, half=True))
         return int(counter.get_total_flops())
 
     def measure(self) -> dict[str, Any]:
@@ -415,8 +393,6 @@ class Ours:
         flops = self.flops(first)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # a plain step needs more than a compiled one
-        if self.row.how == "recorded":
-            self.record(first)
         del first
         began = time.perf_counter()
         for _ in range(options.warmup):

@@ -15,6 +15,8 @@ import pytest
 import torch
 from scripts import benchmark
 
+from crosscam.training.passes import Plain
+
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
@@ -139,9 +141,9 @@ def test_a_step_is_compiled_once_and_as_a_whole(
 
     torch._dynamo.reset()
     learner = torch.compile(ours.method, backend=backend, fullgraph=method != "san")
-    batches = ours.batches()
+    batches, passes = ours.batches(), Plain(ours.method, learner, half=True)
     for _ in range(3):
-        ours.step(next(batches), learner)
+        ours.step(next(batches), passes)
     assert len(graphs) == len(ours.updates)
 
 

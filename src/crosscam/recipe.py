@@ -196,6 +196,8 @@ class EngineSettings:
         channels_last: keep maps in NHWC memory order.
         compile: torch.compile the training step (needs a C++ compiler on CPU) and, on a GPU, the
             making of batches.
+        graphs: on a GPU, send forward and backward passes once, as a CUDA graph, and play it again
+            (for small batches, which wait for the host; one process).
         ema: decay per step of an exponential moving average of the weights, which is then what
             is evaluated and exported; 0 keeps none.
         sync_batchnorm: batch statistics over all processes of a distributed run.
@@ -210,6 +212,7 @@ class EngineSettings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    graphs: bool = False
     ema: float = 0.0
     sync_batchnorm: bool = False
     threads: int = 0

@@ -384,9 +384,9 @@ def test_bfloat16_on_a_cpu_leaves_maps_one_cell_wide_to_float32(
     learned: list[Any] = []
     learn = loop.learn
 
-    def spy(batch: Any, method: Any, *rest: Any, **more: Any) -> Any:
-        learned.append(method)
-        return learn(batch, method, *rest, **more)
+    def spy(batch: Any, passes: Any, *rest: Any, **more: Any) -> Any:
+        learned.append(passes.method)
+        return learn(batch, passes, *rest, **more)
 
     monkeypatch.setattr(loop, "learn", spy)
     recipe = toy_recipe(toys, "engine.precision=bf16", "schedule.epochs=1")

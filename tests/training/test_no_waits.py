@@ -23,6 +23,7 @@ from crosscam.priors.rows import MaskRows, Rows, TextureRows
 from crosscam.recipe import OptimizerSettings
 from crosscam.training import loop
 from crosscam.training.optim import Average, make_optimizers
+from crosscam.training.passes import Plain
 from crosscam.types import BODY_PARTS, Prior
 
 NOWHERE = torch.device("meta")
@@ -106,7 +107,7 @@ def test_a_step_reads_nothing_from_the_device(name: str, options: dict[str, Any]
     average = Average(method, 0.9)
     made = 0
     for batch in loader(method).epoch(0):
-        terms = loop.learn(batch, method, method, updates, norm=5.0, half=True)
+        terms = loop.learn(batch, Plain(method, method, half=True), updates, norm=5.0)
         average.update(method)
         assert terms
         assert all(term.device == NOWHERE for term in terms.values())

@@ -236,7 +236,7 @@ class Method(nn.Module, ABC):
         """Told before every step how much of training is done, in [0, 1).
 
         For losses that join late.  It must depend on ``progress`` alone, so that a resumed run
-        is the same run.
+        is the same run, and set numbers, which ``engine.graphs`` looks at.
         """
 
 

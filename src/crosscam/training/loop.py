@@ -51,6 +51,7 @@ from crosscam.training.optim import (
     straighten,
 )
 from crosscam.training.pairs import Pairs, load_pairs
+from crosscam.training.passes import Passes, Plain, Recorded
 from crosscam.training.process import (
     agree,
     interruptible,
@@ -295,6 +296,8 @@ def _train(
                     "method.msgr needs. Leave one of them at its default."
                 )
             learner = torch.compile(learner)  # type: ignore[assignment]
+        plain = Plain(method, learner, half=half)
+        passes: Passes = recorded(plain, device, world) if engine.graphs else plain
         optimizers = [optimizer for update in updates for optimizer in update]
         rest = Rest(method) if schedule.frozen_epochs else None
         average = Average(method, engine.ema) if engine.ema else None
@@ -370,15 +373,8 @@ def _train(
                             group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
                     method.schedule(done / schedule.epochs)
                     torch.manual_seed(step_seed(recipe.seed, at.step, me))  # for dropout
-                    terms = learn(
-                        batch,
-                        method,
-                        learner,
-                        updates,
-                        norm=recipe.optimizer.clip,
-                        half=half,
-                        look=functools.partial(watch.look, at),
-                    )
+                    look = functools.partial(watch.look, at)
+                    terms = learn(batch, passes, updates, norm=recipe.optimizer.clip, look=look)
                     if average is not None:
                         average.update(method)
                     # From one step to the next: making a batch counts, and so does, on a GPU,
@@ -536,12 +532,10 @@ def step_seed(seed: int, step: int, process: int) -> int:
 
 def learn(
     batch: Batch,
-    method: Method,
-    learner: nn.Module,
+    passes: Passes,
     updates: Sequence[Sequence[torch.optim.Optimizer]],
     *,
     norm: float = 0.0,
-    half: bool = False,
     look: Callable[[Mapping[str, Tensor]], None] = lambda _: None,
 ) -> dict[str, Tensor]:
     """What a step does with its batch: every update of the method, in order; all their terms.
@@ -550,21 +544,15 @@ def learn(
 
     Args:
         batch: on the device of the method.
-        method: what learns.
-        learner: the method, or what wraps it (other processes, a compiler).
+        passes: forward and backward of one update.
         updates: the optimizers of every update.
         norm: largest norm of the gradient of an update; 0 does not clip.
-        half: compute in bfloat16 where autocast does.
-        look: is shown the terms of an update before they are minimized.
+        look: is shown the terms of an update before the weights move.
     """
     terms: dict[str, Tensor] = {}
     for number, update in enumerate(updates):
-        method.zero_grad(set_to_none=True)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
-            own: dict[str, Tensor] = learner(batch, number)
+        own = passes(batch, number)
         look(own)
-        total = torch.stack(list(own.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
         straighten(update)
         if norm:
             clip(update, norm)
@@ -572,6 +560,21 @@ def learn(
             optimizer.step()
         terms |= own
     return terms
+
+
+def recorded(plain: Plain, device: torch.device, world: int) -> Passes:
+    """The passes as CUDA graphs, where there is a GPU."""
+    regularizer = plain.method.regularizer
+    if regularizer is not None and regularizer.adversarial:
+        other = "method.msgr_adversarial=true, whose two passes drop the same inputs"
+    elif world > 1:
+        other = f"{world} processes, which wait for each other"
+    else:
+        return Recorded(plain) if device.type == "cuda" else plain
+    raise RecipeError(
+        f"engine.graphs=true plays steps that were recorded once, and does not go with {other}. "
+        "Leave one of them at its default."
+    )
 
 
 class Rest:

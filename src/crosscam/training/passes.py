@@ -1,0 +1,190 @@
+"""Forward and backward passes of a step: made one operation after the other, or played again.
+
+A GPU is fed operation by operation, and small batches are done before the host has sent the next
+one.  :class:`Recorded` sends a step once, as a CUDA graph, and has it played with the pictures of
+later steps.  Optimizers stay outside: learning rates change, and a fused step is one operation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from crosscam.methods import Method
+from crosscam.types import Batch
+
+__all__ = ["Passes", "Plain", "Recorded"]
+
+T = TypeVar("T")
+
+Passes = Callable[[Batch, int], dict[str, Tensor]]
+"""Of a batch and the number of an update: its terms.  Their gradients then lie in ``.grad``."""
+
+Capture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
+
+
+class Plain:
+    """The passes, made anew for every batch.
+
+    Args:
+        method: what learns.
+        learner: the method, or what wraps it (other processes, a compiler).
+        half: compute in bfloat16 where autocast does.
+    """
+
+    def __init__(self, method: Method, learner: nn.Module, *, half: bool = False) -> None:
+        self.method, self.learner, self.half = method, learner, half
+
+    def __call__(self, batch: Batch, update: int) -> dict[str, Tensor]:
+        self.method.zero_grad(set_to_none=True)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.half):
+            terms: dict[str, Tensor] = self.learner(batch, update)
+        total = torch.stack(list(terms.values())).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return terms
+
+
+class Recorded:
+    """The passes as CUDA graphs, one for each update of the method.
+
+    The first ``WARM`` steps are made as they come, in which libraries choose their algorithms; the
+    next one is recorded.  Whatever a graph cannot know is looked at before it is played: the sizes
+    of the batch, which parameters rest, and all numbers that the method and its parts hold as
+    attributes (``Method.schedule`` sets some).  Where one has changed, steps are made as they come
+    and the next one is recorded again.  So is every step of an update whose losses read the labels
+    that are on the host, which a graph would not see change.
+
+    A graph keeps the maps of a step in memory of its own, beside what the first steps took.
+
+    Args:
+        plain: the passes; on a GPU, in one process.
+        capture: how they are recorded (tests have no GPU).
+    """
+
+    WARM = 3
+
+    def __init__(self, plain: Plain, capture: Capture | None = None) -> None:
+        self.plain, self.method, self.capture = plain, plain.method, capture or captured
+        self.parts = [vars(module) for module in self.method.modules()]
+        self.parameters = list(self.method.parameters())
+        self.tapes: dict[int, _Tape] = {}
+
+    def __call__(self, batch: Batch, update: int) -> dict[str, Tensor]:
+        tape = self.tapes.setdefault(update, _Tape())
+        seen = self._what_a_graph_cannot_know(batch)
+        if tape.seen != seen:
+            tape.clear(seen)
+        if tape.plain_steps < self.WARM or tape.reads_labels:
+            watched, readers = _watched(batch)
+            terms = self.plain(watched, update)
+            tape.reads_labels |= any(labels.read for labels in readers)
+            tape.plain_steps += 1
+            return terms
+        if tape.replay is None:
+            self._record(tape, batch, update)
+        else:
+            for there, new in zip(_tensors(tape.batch), _tensors(batch), strict=True):
+                there.copy_(new)
+        assert tape.replay is not None
+        tape.replay()
+        for parameter, gradient in zip(self.parameters, tape.gradients, strict=True):
+            parameter.grad = gradient
+        if tape.figures is not None:
+            self.method.figures = tape.figures
+        # The next step is played into the same memory; these may be looked at later.
+        return dict(zip(tape.names, tape.terms.clone().unbind(), strict=True))
+
+    def _record(self, tape: _Tape, batch: Batch, update: int) -> None:
+        tape.batch = _each(batch, torch.clone)
+        before = self.method.figures
+
+        def run() -> tuple[Tensor, list[str]]:
+            terms = self.plain(tape.batch, update)
+            return torch.stack([t.detach().float() for t in terms.values()]), list(terms)
+
+        self.method.zero_grad(set_to_none=True)
+        (tape.terms, tape.names), tape.replay = self.capture(run)
+        tape.gradients = [p.grad for p in self.parameters]
+        tape.figures = None if self.method.figures is before else self.method.figures
+
+    def _what_a_graph_cannot_know(self, batch: Batch) -> tuple[object, ...]:
+        sizes = tuple((t.shape, t.dtype, t.stride()) for t in _tensors(batch))
+        learning = tuple(p.requires_grad for p in self.parameters)
+        numbers = tuple(v for part in self.parts for v in part.values() if type(v) in _NUMBERS)
+        return sizes, learning, numbers
+
+
+def captured(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """What ``run`` returns, and how to have it computed, now and again, into the same memory."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+    return result, graph.replay
+
+
+_NUMBERS = frozenset({bool, int, float, str})
+
+
+class _Tape:
+    """What is known of one update: until ``replay`` is there, only how often it was made."""
+
+    def __init__(self) -> None:
+        self.clear(())
+
+    def clear(self, seen: tuple[object, ...]) -> None:
+        self.seen = seen
+        self.plain_steps, self.reads_labels = 0, False
+        self.replay: Callable[[], None] | None = None
+        self.batch: Any = None  # the memory that later batches are copied into
+        self.terms: Any = None
+        self.names: list[str] = []
+        self.gradients: list[Tensor | None] = []
+        self.figures: Mapping[str, Tensor] | None = None
+
+
+class _Watched(Sequence[int]):
+    """Labels that remember whether somebody read them."""
+
+    def __init__(self, labels: Sequence[int]) -> None:
+        self.labels, self.read = labels, False
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read = True
+        return self.labels[index]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def _watched(batch: Batch) -> tuple[Batch, list[_Watched]]:
+    readers: list[_Watched] = []
+
+    def watch(part: Batch) -> Batch:
+        pairs = watch(part.pairs) if part.pairs is not None else None
+        if part.labels is not None:
+            readers.append(_Watched(part.labels))
+            return dataclasses.replace(part, labels=readers[-1], pairs=pairs)
+        return dataclasses.replace(part, pairs=pairs)
+
+    return watch(batch), readers
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    yield from (batch.images, batch.pids, batch.camids, *batch.priors.values())
+    if batch.pairs is not None:
+        yield from _tensors(batch.pairs)
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor changed, and without the labels that are on the host."""
+    return Batch(
+        change(batch.images),
+        change(batch.pids),
+        change(batch.camids),
+        {kind: change(prior) for kind, prior in batch.priors.items()},
+        None if batch.pairs is None else _each(batch.pairs, change),
+    )

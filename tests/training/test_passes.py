@@ -1,0 +1,193 @@
+"""Steps that are played again learn what steps made one by one learn."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crosscam.errors import RecipeError
+from crosscam.methods import BackboneSettings, Method, find
+from crosscam.recipe import OptimizerSettings
+from crosscam.training import loop
+from crosscam.training.optim import make_optimizers
+from crosscam.training.passes import Passes, Plain, Recorded
+from crosscam.types import Batch, Prior
+
+PEOPLE, IMAGES, SIZE = 3, 2, (32, 16)
+MPN = {"width": 8, "num_parts": 2}
+SAN = {"embedding": 8, "decoder_width": 0.0625}
+
+
+def build(name: str, **options: Any) -> Method:
+    torch.manual_seed(0)
+    backbone = BackboneSettings("resnet18", width=0.125)
+    return find(name)(PEOPLE, backbone=backbone, **options).train()  # type: ignore[call-arg]
+
+
+def batches(method: Method, count: int, device: str = "cpu") -> list[Batch]:
+    """Of one size, with the priors that the method reads; the order of people differs."""
+    draw = torch.Generator().manual_seed(1)
+    made = []
+    for step in range(count):
+        pids = torch.arange(PEOPLE).roll(step).repeat_interleave(IMAGES)
+        if step % 2:
+            pids = pids.view(PEOPLE, IMAGES).T.flatten()
+        n = len(pids)
+        priors: dict[Prior, Tensor] = {}
+        if Prior.MASKS in method.needs:
+            priors[Prior.MASKS] = torch.rand(n, len(method.parts), *SIZE, generator=draw)
+        if Prior.TEXTURE in method.needs:
+            priors[Prior.TEXTURE] = torch.rand(n, 3, 32, 32, generator=draw) * 2 - 1
+        images = torch.randn(n, 3, *SIZE, generator=draw)
+        priors = {kind: value.to(device) for kind, value in priors.items()}
+        camids = torch.zeros(n, dtype=torch.int64, device=device)
+        here = images.to(device), pids.to(device), camids
+        made.append(Batch(*here, priors, labels=pids.tolist()))
+    return made
+
+
+class Player:
+    """Stands in for CUDA graphs: playing computes again, and writes where it wrote before."""
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.recorded, self.played = method, 0, 0
+
+    def __call__(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        before = copy.deepcopy(self.method.state_dict())
+        with torch.random.fork_rng():
+            result = run()
+        self.method.load_state_dict(before)  # recording computes nothing
+        self.recorded += 1
+        gradients = [p.grad for p in self.method.parameters()]
+        figures = dict(self.method.figures)
+
+        def play() -> None:
+            self.played += 1
+            again = run()
+            result[0].copy_(again[0])
+            for name, value in figures.items():
+                value.copy_(self.method.figures[name])
+            for parameter, kept in zip(self.method.parameters(), gradients, strict=True):
+                assert (parameter.grad is None) == (kept is None)
+                if kept is not None and parameter.grad is not None:
+                    kept.copy_(parameter.grad)
+                parameter.grad = torch.full_like(parameter, float("nan"))  # not to be found there
+
+        return result, play
+
+
+def learned(
+    method: Method, passes: Passes, found: list[Batch], progress: Callable[[int], float]
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Terms and figures of all steps."""
+    updates = make_optimizers(method, OptimizerSettings("adamw", lr=1e-3))
+    terms, figures = [], []
+    for step, batch in enumerate(found):
+        method.schedule(progress(step))
+        torch.manual_seed(step)
+        terms.append(loop.learn(batch, passes, updates, norm=5.0))
+        figures.append({k: v.clone() for k, v in method.figures.items()})
+    return terms, figures
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "recorded", "played"),
+    [
+        ("baseline", {"embedding": 8, "dropout": 0.5, "triplet_from": 0.5}, 2, 4),
+        ("msfl", {"width": 8, "refine_width": 8, "embedding": 8, "msgr": 0.1}, 1, 7),
+        ("mpn", {**MPN, "prior": "extent"}, 1, 7),
+        ("mmga", {"features": 8}, 1, 7),
+        ("san", {**SAN, "synthetic": 0, "constraint": 0}, 2, 14),
+        ("san", {**SAN, "synthetic": 0}, 1, 7),  # the triplets of the second are drawn by labels
+        ("mpn+guidance", MPN, 1, 7),
+    ],
+)
+def test_played_steps_are_the_steps(
+    name: str, options: dict[str, Any], recorded: int, played: int
+) -> None:
+    one, two = build(name, **options), build(name, **options)
+    found = batches(one, 10)
+    share = [0.0] * 5 + [0.9] * 5
+    player = Player(two)
+    want = learned(one, Plain(one, one), found, share.__getitem__)
+    have = learned(two, Recorded(Plain(two, two), player), found, share.__getitem__)
+    assert (player.recorded, player.played) == (recorded, played)
+    for a, b in zip(want[0] + want[1], have[0] + have[1], strict=True):
+        assert list(a) == list(b)
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[key]), key
+
+
+def test_what_a_graph_cannot_know_is_seen() -> None:
+    method = build("baseline")
+    player = Player(method)
+    passes = Recorded(Plain(method, method), player)
+    found = batches(method, 5)
+    updates = make_optimizers(method, OptimizerSettings("adamw"))
+
+    def five() -> int:
+        before = player.recorded
+        for batch in found:
+            loop.learn(batch, passes, updates)
+        return player.recorded - before
+
+    assert five() == 1
+    assert five() == 0
+    method.smoothing = 0.3  # type: ignore[assignment]
+    assert five() == 1
+    method.backbone.requires_grad_(False)  # type: ignore[operator]
+    assert five() == 1
+    smaller = [Batch(b.images[:, :, :16], b.pids, b.camids) for b in found]
+    found = smaller
+    assert five() == 1
+    assert five() == 0
+
+
+def test_what_terms_a_step_had_can_be_asked_later() -> None:
+    method = build("baseline")
+    passes = Recorded(Plain(method, method), Player(method))
+    first, *rest = [passes(batch, 0) for batch in batches(method, 8)][3:]
+    values = [float(step["id"]) for step in (first, *rest)]
+    assert len(set(values)) == len(values)
+
+
+def test_where_steps_are_recorded() -> None:
+    method = build("baseline")
+    plain, gpu = Plain(method, method), torch.device("cuda")
+    assert isinstance(loop.recorded(plain, gpu, 1), Recorded)
+    assert loop.recorded(plain, torch.device("cpu"), 1) is plain
+    with pytest.raises(RecipeError, match="2 processes"):
+        loop.recorded(plain, gpu, 2)
+    method = build("baseline", msgr=0.1, msgr_adversarial=True)
+    with pytest.raises(RecipeError, match="msgr_adversarial=true"):
+        loop.recorded(Plain(method, method), gpu, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("baseline", {"embedding": 8, "dropout": 0.5, "triplet_from": 0.5}),
+        ("msfl", {"width": 8, "refine_width": 8, "embedding": 8, "msgr": 0.1}),
+        ("mpn", {**MPN, "prior": "extent"}),
+        ("mmga", {"features": 8}),
+        ("san", {**SAN, "synthetic": 0}),
+    ],
+)
+def test_graphs_of_a_gpu(name: str, options: dict[str, Any]) -> None:
+    one, two = build(name, **options).cuda(), build(name, **options).cuda()
+    found = batches(one, 12, "cuda")
+    share = [0.0] * 6 + [0.9] * 6
+    want = learned(one, Plain(one, one), found, share.__getitem__)[0]
+    passes = Recorded(Plain(two, two))
+    have = learned(two, passes, found, share.__getitem__)[0]
+    assert any(tape.replay is not None for tape in passes.tapes.values())
+    for a, b in zip(want, have, strict=True):
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=2e-2, atol=1e-3)
