@@ -106,8 +106,8 @@ class Row:
     """One thing to measure.
 
     ``kind`` is ours, classic, run (the whole training loop), or retrieval.  ``how`` is eager,
-    compiled, packed N, graphs or recorded for ours, fp16 or fp32 for classic, a device for
-    retrieval.
+    compiled, packed N, graphs, recorded or compiled recorded for ours, eager, compiled or recorded
+    for run, fp16 or fp32 for classic, a device for retrieval.
     """
 
     kind: str
@@ -172,7 +172,7 @@ def all_rows() -> list[Row]:
         Row("classic", network=osnet, batch=64, **fp16),
         Row("ours", network=osnet, batch=64, how="recorded"),
         *(Row("ours", m, o, batch=64, how="recorded") for m, o in twice),
-        Row("run", batch=64, how="eager", least_s=60.0),
+        *(Row("run", batch=64, how=how, least_s=60.0) for how in ("eager", "recorded")),
         *(Row("ours", m, o, batch=512, **compiled) for m, o in plain),
         Row("ours", network=osnet, batch=512, **compiled),
         *(Row("ours", batch=512, how=f"packed {n}", least_s=60.0) for n in (16, 12)),
@@ -260,7 +260,10 @@ def settings_of(row: Row, options: argparse.Namespace) -> Recipe:
         optimizer=OptimizerSettings(**said.get("optimizer", {})),
         schedule=ScheduleSettings(epochs=options.epochs, warmup="none", milestones=()),
         engine=EngineSettings(
-            precision="bf16", compile=row.how == "compiled", checkpoint_minutes=60.0
+            precision="bf16",
+            compile=row.how.startswith("compiled"),
+            graphs=row.how.endswith("recorded"),
+            checkpoint_minutes=60.0,
         ),
         test=TestSettings(),
     )
