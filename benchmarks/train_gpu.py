@@ -32,7 +32,8 @@ Figures: img/s is end to end, from one step to the next, sampler and augmentatio
 img/s" the same without the network; "of matrix rate" the share of the bfloat16 rate that this
 machine reached in the same process ("matrix TFLOP/s": products of two --matrix x --matrix matrices
 of random numbers), counting the operations of all convolutions and matrix products of a step;
-"syncs" how often a step made the host wait for the GPU; "ratio" is against the classic float16
+"syncs" how often a step made the host wait for the GPU; "MB" the most memory that tensors took (of
+rows with CUDA graphs: all that was kept); "ratio" is against the classic float16
 pipeline with the baseline on the same network and batch.  "Market, 60 epochs" is 60 times
 Market-1501's 12,936 pictures at that rate; of the row "run" it is the whole training, from decoding
 to the last checkpoint, as the epochs made tell: img/s is the rate once the first steps are over.
@@ -409,7 +410,7 @@ class Ours:
             torch.cuda.reset_peak_memory_stats()
         waits = self.waits(batches)
         seconds, steps = paced(lambda: self.step(next(batches)), options, device)
-        memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
+        memory = self.memory_mb()
         alone, count = paced(lambda: next(batches), options, device, share=0.25)
         speed = size * steps / seconds
         figures = {
@@ -430,6 +431,17 @@ class Ours:
             print(json.dumps(figures), flush=True)
             self.profile(batches)
         return figures
+
+    def memory_mb(self) -> float | None:
+        """The most that tensors took since the peak was reset.
+
+        What lies in graphs is no tensor's any more: there it is all that is kept.
+        """
+        if self.device.type != "cuda":
+            return None
+        played = self.row.how.endswith(("recorded", "graphs"))
+        most = torch.cuda.max_memory_reserved if played else torch.cuda.max_memory_allocated
+        return most() / 1e6
 
     def waits(self, batches: Iterator[Batch]) -> float | None:
         """How often a step makes the host wait for the GPU; an error if that is asked for."""

@@ -117,8 +117,8 @@ def test_fused_steps_are_the_plain_ones(name: str, monkeypatch: pytest.MonkeyPat
             for p in method.parameters():
                 gradient = torch.randn(p.shape)
                 p.grad = gradient if fused else torch.empty_like(p).copy_(gradient)
-            straighten(optimizers)
             moved = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+            straighten(moved)
             assert all(p.grad is not None and p.grad.stride() == p.stride() for p in moved)
             for optimizer in optimizers:
                 optimizer.step()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from crosscam.errors import RecipeError
 from crosscam.methods import BackboneSettings, Method, find
@@ -30,8 +33,16 @@ def build(name: str, **options: Any) -> Method:
 
 
 def batches(method: Method, count: int, device: str = "cpu") -> list[Batch]:
-    """Of one size, with the priors that the method reads; the order of people differs."""
-    draw = torch.Generator().manual_seed(1)
+    """Of one size, with what the method reads beside pictures; the order of people differs."""
+    found = some(method, count, device, seed=1)
+    if not method.takes_pairs:
+        return found
+    pairs = some(method, count, device, seed=2)
+    return [dataclasses.replace(b, pairs=p) for b, p in zip(found, pairs, strict=True)]
+
+
+def some(method: Method, count: int, device: str, seed: int) -> list[Batch]:
+    draw = torch.Generator().manual_seed(seed)
     made = []
     for step in range(count):
         pids = torch.arange(PEOPLE).roll(step).repeat_interleave(IMAGES)
@@ -52,33 +63,48 @@ def batches(method: Method, count: int, device: str = "cpu") -> list[Batch]:
 
 
 class Player:
-    """Stands in for CUDA graphs: playing computes again, and writes where it wrote before."""
+    """Stands in for CUDA graphs: computes the recorded operations again, and nothing else.
+
+    What Python did between them is not done again, and results go to the memory of the recording.
+    """
 
     def __init__(self, method: Method) -> None:
         self.method, self.recorded, self.played = method, 0, 0
 
     def __call__(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         before = copy.deepcopy(self.method.state_dict())
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), Operations() as operations:
             result = run()
         self.method.load_state_dict(before)  # recording computes nothing
         self.recorded += 1
-        gradients = [p.grad for p in self.method.parameters()]
-        figures = dict(self.method.figures)
 
         def play() -> None:
             self.played += 1
-            again = run()
-            result[0].copy_(again[0])
-            for name, value in figures.items():
-                value.copy_(self.method.figures[name])
-            for parameter, kept in zip(self.method.parameters(), gradients, strict=True):
-                assert (parameter.grad is None) == (kept is None)
-                if kept is not None and parameter.grad is not None:
-                    kept.copy_(parameter.grad)
-                parameter.grad = torch.full_like(parameter, float("nan"))  # not to be found there
+            operations.again()
 
         return result, play
+
+
+class Operations(TorchDispatchMode):
+    """Writes down every operation, those of the backward pass too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def again(self) -> None:
+        for func, args, kwargs, result in self.done:
+            new = func(*args, **kwargs)
+            for there, value in zip(tree_leaves(result), tree_leaves(new), strict=True):
+                # A view, or an operation in place, is where it was.
+                if isinstance(value, Tensor) and value.data_ptr() != there.data_ptr():
+                    there.copy_(value)
 
 
 def learned(
@@ -102,8 +128,8 @@ def learned(
         ("msfl", {"width": 8, "refine_width": 8, "embedding": 8, "msgr": 0.1}, 1, 7),
         ("mpn", {**MPN, "prior": "extent"}, 1, 7),
         ("mmga", {"features": 8}, 1, 7),
-        ("san", {**SAN, "synthetic": 0, "constraint": 0}, 2, 14),
-        ("san", {**SAN, "synthetic": 0}, 1, 7),  # the triplets of the second are drawn by labels
+        ("san", {**SAN, "constraint": 0}, 2, 14),
+        ("san", SAN, 1, 7),  # the triplets of the second are drawn by labels
         ("mpn+guidance", MPN, 1, 7),
     ],
 )
@@ -141,12 +167,67 @@ def test_what_a_graph_cannot_know_is_seen() -> None:
     assert five() == 0
     method.smoothing = 0.3  # type: ignore[assignment]
     assert five() == 1
+    method.weights = {"id": [1.0, 2.0]}  # type: ignore[assignment]
+    assert five() == 1
+    method.weights["id"][1] = 3.0  # type: ignore[index]
+    assert five() == 1
     method.backbone.requires_grad_(False)  # type: ignore[operator]
     assert five() == 1
     smaller = [Batch(b.images[:, :, :16], b.pids, b.camids) for b in found]
     found = smaller
     assert five() == 1
     assert five() == 0
+
+
+def test_labels_of_pairs_are_labels() -> None:
+    method = build("baseline")
+    losses = method.losses
+
+    def reading(batch: Batch) -> dict[str, Tensor]:
+        assert batch.pairs is not None
+        batch.pairs.listed_pids()
+        return losses(batch)
+
+    method.losses = reading  # type: ignore[method-assign]
+    player = Player(method)
+    passes = Recorded(Plain(method, method), player)
+    for batch in batches(method, 6):
+        passes(dataclasses.replace(batch, pairs=batch), 0)
+    assert player.recorded == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("baseline", {}),
+        ("msfl", {"width": 8, "refine_width": 8, "embedding": 8, "msgr": 0.1}),
+        ("mpn+guidance", MPN),
+        ("san", SAN),
+    ],
+)
+def test_nothing_of_a_step_outlives_it(name: str, options: dict[str, Any]) -> None:
+    """Or a recording would find nodes of the step before, which are of another stream."""
+    method = build(name, **options)
+    passes = Plain(method, method)
+    first, second = batches(method, 2)
+    used: set[str] = set()
+    nodes = {k: accumulating(p) for k, p in method.named_parameters() if p.requires_grad}
+    for key, node in nodes.items():
+        node.register_prehook(lambda _, key=key: used.add(key))
+    kept = [passes(first, update) for update in range(len(method.updates()))]
+    assert used
+    used.clear()
+    nodes.clear()
+    del node
+    kept += [passes(second, update) for update in range(len(method.updates()))]
+    assert not used
+
+
+def accumulating(parameter: torch.nn.Parameter) -> Any:
+    """The node of autograd that adds to the gradient of a parameter; the same while one lives."""
+    view = parameter.view_as(parameter)
+    assert view.grad_fn is not None
+    return view.grad_fn.next_functions[0][0]
 
 
 def test_what_terms_a_step_had_can_be_asked_later() -> None:
@@ -177,7 +258,8 @@ def test_where_steps_are_recorded() -> None:
         ("msfl", {"width": 8, "refine_width": 8, "embedding": 8, "msgr": 0.1}),
         ("mpn", {**MPN, "prior": "extent"}),
         ("mmga", {"features": 8}),
-        ("san", {**SAN, "synthetic": 0}),
+        ("san", {**SAN, "constraint": 0}),
+        ("san", SAN),
     ],
 )
 def test_graphs_of_a_gpu(name: str, options: dict[str, Any]) -> None:

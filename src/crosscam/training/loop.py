@@ -553,7 +553,7 @@ def learn(
     for number, update in enumerate(updates):
         own = passes(batch, number)
         look(own)
-        straighten(update)
+        straighten(p for o in update for group in o.param_groups for p in group["params"])
         if norm:
             clip(update, norm)
         for optimizer in update:

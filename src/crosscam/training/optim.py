@@ -111,20 +111,16 @@ def _on_gpu(parameters: Iterable[nn.Parameter]) -> bool | None:
     return True if all(p.is_cuda for p in parameters) else None
 
 
-def straighten(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+def straighten(parameters: Iterable[nn.Parameter]) -> None:
     """Give gradients on a GPU the strides of their parameters, as steps of many at once want them.
 
     Along dimensions of length one strides mean nothing, and who computes a gradient (a compiler
     that of a 1x1 convolution) may write any.  A fused step refuses them, others take the weights
     one by one.
     """
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            if not _on_gpu(group["params"]):
-                continue
-            for p in group["params"]:
-                if p.grad is not None and p.grad.stride() != p.stride():
-                    p.grad = torch.empty_like(p).copy_(p.grad)
+    for p in parameters:
+        if _on_gpu([p]) and p.grad is not None and p.grad.stride() != p.stride():
+            p.grad = torch.empty_like(p).copy_(p.grad)
 
 
 class Average:

@@ -8,13 +8,15 @@ later steps.  Optimizers stay outside: learning rates change, and a fused step i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from crosscam.methods import Method
+from crosscam.training.optim import straighten
 from crosscam.types import Batch
 
 __all__ = ["Passes", "Plain", "Recorded"]
@@ -22,7 +24,7 @@ __all__ = ["Passes", "Plain", "Recorded"]
 T = TypeVar("T")
 
 Passes = Callable[[Batch, int], dict[str, Tensor]]
-"""Of a batch and the number of an update: its terms.  Their gradients then lie in ``.grad``."""
+"""Of a batch and the number of an update: its terms, detached.  Gradients then lie in ``.grad``."""
 
 Capture = Callable[[Callable[[], Any]], tuple[Any, Callable[[], None]]]
 
@@ -45,7 +47,9 @@ class Plain:
             terms: dict[str, Tensor] = self.learner(batch, update)
         total = torch.stack(list(terms.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
-        return terms
+        # What computed them would live as long as they do, and a recording of the next step would
+        # find parts of it that belong to another stream.
+        return {name: term.detach() for name, term in terms.items()}
 
 
 class Recorded:
@@ -54,11 +58,11 @@ class Recorded:
     The first ``WARM`` steps are made as they come, in which libraries choose their algorithms; the
     next one is recorded.  Whatever a graph cannot know is looked at before it is played: the sizes
     of the batch, which parameters rest, and all numbers that the method and its parts hold as
-    attributes (``Method.schedule`` sets some).  Where one has changed, steps are made as they come
-    and the next one is recorded again.  So is every step of an update whose losses read the labels
-    that are on the host, which a graph would not see change.
+    attributes or in lists and dictionaries (``Method.schedule`` sets some).  Where one has changed,
+    steps are made as they come and the next one is recorded again.  An update whose losses read the
+    labels that are on the host, which a graph would not see change, is never recorded.
 
-    A graph keeps the maps of a step in memory of its own, beside what the first steps took.
+    A graph holds the memory of its step for good: as much as a step takes, for each update.
 
     Args:
         plain: the passes; on a GPU, in one process.
@@ -68,9 +72,10 @@ class Recorded:
     WARM = 3
 
     def __init__(self, plain: Plain, capture: Capture | None = None) -> None:
-        self.plain, self.method, self.capture = plain, plain.method, capture or captured
+        self.plain, self.method = plain, plain.method
         self.parts = [vars(module) for module in self.method.modules()]
         self.parameters = list(self.method.parameters())
+        self.capture = capture or functools.partial(captured, device=self.parameters[0].device)
         self.tapes: dict[int, _Tape] = {}
 
     def __call__(self, batch: Batch, update: int) -> dict[str, Tensor]:
@@ -78,12 +83,8 @@ class Recorded:
         seen = self._what_a_graph_cannot_know(batch)
         if tape.seen != seen:
             tape.clear(seen)
-        if tape.plain_steps < self.WARM or tape.reads_labels:
-            watched, readers = _watched(batch)
-            terms = self.plain(watched, update)
-            tape.reads_labels |= any(labels.read for labels in readers)
-            tape.plain_steps += 1
-            return terms
+        if tape.made < self.WARM or tape.reads_labels:
+            return self._warm(tape, batch, update)
         if tape.replay is None:
             self._record(tape, batch, update)
         else:
@@ -93,57 +94,80 @@ class Recorded:
         tape.replay()
         for parameter, gradient in zip(self.parameters, tape.gradients, strict=True):
             parameter.grad = gradient
-        if tape.figures is not None:
-            self.method.figures = tape.figures
         # The next step is played into the same memory; these may be looked at later.
         return dict(zip(tape.names, tape.terms.clone().unbind(), strict=True))
 
+    def _warm(self, tape: _Tape, batch: Batch, update: int) -> dict[str, Tensor]:
+        readers: list[_Watched] = []
+        if not tape.made:
+            batch, readers = _watched(batch)
+        elif not tape.reads_labels:  # as it will be recorded: compilers look at what is in a batch
+            batch = _each(batch, lambda tensor: tensor)
+        terms = self.plain(batch, update)
+        tape.reads_labels |= any(labels.read for labels in readers)
+        tape.made += 1
+        return terms
+
     def _record(self, tape: _Tape, batch: Batch, update: int) -> None:
         tape.batch = _each(batch, torch.clone)
-        before = self.method.figures
 
         def run() -> tuple[Tensor, list[str]]:
             terms = self.plain(tape.batch, update)
-            return torch.stack([t.detach().float() for t in terms.values()]), list(terms)
+            straighten(self.parameters)
+            return torch.stack([term.float() for term in terms.values()]), list(terms)
 
         self.method.zero_grad(set_to_none=True)
         (tape.terms, tape.names), tape.replay = self.capture(run)
         tape.gradients = [p.grad for p in self.parameters]
-        tape.figures = None if self.method.figures is before else self.method.figures
 
     def _what_a_graph_cannot_know(self, batch: Batch) -> tuple[object, ...]:
         sizes = tuple((t.shape, t.dtype, t.stride()) for t in _tensors(batch))
         learning = tuple(p.requires_grad for p in self.parameters)
-        numbers = tuple(v for part in self.parts for v in part.values() if type(v) in _NUMBERS)
-        return sizes, learning, numbers
+        numbers: list[object] = []
+        for part in self.parts:
+            _collect((v for k, v in part.items() if k not in _OF_ANY_MODULE), numbers)
+        return sizes, learning, tuple(numbers)
 
 
-def captured(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+def captured(run: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
     """What ``run`` returns, and how to have it computed, now and again, into the same memory."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Not the current device's stream: work on another one would not be recorded, nor missed.
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
         result = run()
     return result, graph.replay
 
 
 _NUMBERS = frozenset({bool, int, float, str})
+_OF_ANY_MODULE = vars(nn.Module()).keys() - {"training"}
+
+
+def _collect(values: Iterable[object], numbers: list[object]) -> None:
+    for value in values:
+        kind = type(value)
+        if kind in _NUMBERS:
+            numbers.append(value)
+        elif kind is dict:
+            _collect(value.values(), numbers)  # type: ignore[attr-defined]
+        elif kind is list or kind is tuple:
+            _collect(value, numbers)  # type: ignore[arg-type]
 
 
 class _Tape:
-    """What is known of one update: until ``replay`` is there, only how often it was made."""
+    """What is known of one update: until ``replay`` is there, only how often it was ``made``."""
 
     def __init__(self) -> None:
         self.clear(())
 
     def clear(self, seen: tuple[object, ...]) -> None:
         self.seen = seen
-        self.plain_steps, self.reads_labels = 0, False
+        self.made, self.reads_labels = 0, False
         self.replay: Callable[[], None] | None = None
         self.batch: Any = None  # the memory that later batches are copied into
         self.terms: Any = None
         self.names: list[str] = []
         self.gradients: list[Tensor | None] = []
-        self.figures: Mapping[str, Tensor] | None = None
 
 
 class _Watched(Sequence[int]):
