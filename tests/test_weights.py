@@ -34,7 +34,7 @@ def test_training_can_start_from_what_the_encoder_was_made_of(
     name: str, least_cosine: float
 ) -> None:
     pytest.importorskip("onnxruntime")
-    network = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name]]
+    network = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].network]
     cpu = parse("cpu", [f"method.backbone.pretrained={name}", *network])
     method = cpu.method.build(3)
     report = method.backbone.report
@@ -56,13 +56,20 @@ def test_training_can_start_from_what_the_encoder_was_made_of(
 
 @pytest.mark.parametrize("name", pretrained.SHIPPED)
 def test_shipped_weights_say_which_network_they_are_of(name: str) -> None:
-    options = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name]]
+    options = [f"method.backbone.{said}" for said in pretrained.SHIPPED[name].network]
     start = [f"method.backbone.pretrained={name}", *options]
     assert parse("cpu", start).method.build(3).backbone.report.loaded
     other = parse("cpu", [*start, "method.backbone.width=0.25"])
     with pytest.raises(CheckpointError) as error:
         other.method.build(3)
     assert f"They are of {' '.join(options)}: take that network" in str(error.value)
+
+
+def test_shipped_weights_that_were_changed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = pretrained.Shipped((), "0" * 64)
+    monkeypatch.setitem(pretrained.SHIPPED, "people-small", other)
+    with pytest.raises(CheckpointError, match=r"small has sha256 f5f2.*Install the package"):
+        pretrained.fetch("people-small")
 
 
 @pytest.mark.slow

@@ -28,12 +28,29 @@ from crosscam.wording import counted
 
 __all__ = ["Report", "Source", "fetch", "load", "read"]
 
+
+@dataclass(frozen=True)
+class Shipped:
+    """Weights that come with this package."""
+
+    network: tuple[str, ...]  # settings of the backbone they are of
+    sha256: str
+
+
 SHIPPED = {
-    "people": ("name=resnet18", "width=0.75", "ibn=true"),
-    "people-plain": ("name=resnet18", "width=0.5", "ibn=false"),
-    "people-small": ("name=resnet18", "width=0.5", "ibn=true"),
+    "people": Shipped(
+        ("name=resnet18", "width=0.75", "ibn=true"),
+        "b181da6d45cc320971ab5cb51f121ccbcd0c88a0bc1b36a31606ceccfebc24e7",
+    ),
+    "people-plain": Shipped(
+        ("name=resnet18", "width=0.5", "ibn=false"),
+        "9454121e00de60ae3ee1048b608b132039e0ce35590168c2dd111eb623e26b55",
+    ),
+    "people-small": Shipped(
+        ("name=resnet18", "width=0.5", "ibn=true"),
+        "f5f2a70a4fe41aa21534957a59f4b550bbcf60d25d1acab6b2d345185623a16f",
+    ),
 }
-"""Weights that come with this package, and the settings of the networks they are of."""
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")
 """Beginnings of state names that belong to the task the weights were trained for."""
@@ -102,10 +119,13 @@ def fetch(source: str) -> Source:
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}: give the path of a .safetensors file.")
     found = sha256(path)
+    if wanted is None and name in SHIPPED:
+        wanted = SHIPPED[name].sha256
     if wanted is not None and found != wanted:
+        how = "Get it again, or correct the hash" if match else "Install the package again"
         raise CheckpointError(
             f"{name} has sha256 {found}, but {wanted} was asked for: it is another file, or was "
-            "damaged. Get it again, or correct the hash."
+            f"damaged. {how}."
         )
     return Source(name, path, found)
 
@@ -178,8 +198,9 @@ def _require_fit(name: str, given: dict[str, Tensor], state: dict[str, Tensor]) 
         if found
     ]
     if faults:
+        network = SHIPPED[name].network if name in SHIPPED else ()
         check = (
-            f"They are of {' '.join(f'method.backbone.{said}' for said in SHIPPED[name])}: take "
+            f"They are of {' '.join(f'method.backbone.{said}' for said in network)}: take "
             f"that network, or other weights ({', '.join(o for o in SHIPPED if o != name)})."
             if name in SHIPPED
             else "Check that the file is of this network with the same options (ibn, width)."
