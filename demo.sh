@@ -3,7 +3,7 @@
 #   DATA   a data set: a CSV (path,pid,camid,split), a Market-1501-style folder, or a folder with
 #          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv if it is there,
 #          else people rendered on the spot.
-#   EPOCHS passes over the training pictures (default 12: about three minutes on two cores)
+#   EPOCHS passes over the training pictures (default 12: three to six minutes on two cores)
 set -euo pipefail
 cd "$(dirname "$0")"
 started=$SECONDS
