@@ -283,6 +283,8 @@ ROWS: dict[str, Row] = {
     "mmga, scale 1": mmga("method.attention=[scale1]"),
     "mmga, scale 2": mmga("method.attention=[whole,upper,lower]"),
     "mmga": mmga(published="95.0 / 87.2"),
+    "san-basic + msgr": san(NO_TR, "method.msgr=0.01"),
+    "mmga + msgr": mmga("method.msgr=0.01"),
     "mmga 0.1": mmga("method.masks=0.1"),
     "mmga 0.5": mmga("method.masks=0.5"),
     "mmga 1": mmga("method.masks=1"),
@@ -419,6 +421,10 @@ TABLES: dict[str, tuple[str, ...]] = {
         "mpn + msgr",
         "mpn on the pyramid",
         "mpn on the pyramid + msgr",
+        "san-basic",
+        "san-basic + msgr",
+        "mmga",
+        "mmga + msgr",
     ),
 }
 
