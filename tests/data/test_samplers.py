@@ -84,7 +84,13 @@ def test_global_random_states_are_left_alone(kind: str) -> None:
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_single_pictures_need_no_number_of_identities() -> None:
+    rows = make_sampler("shuffle", MIXED, 9, 2, seed=0).epoch(0)
+    assert rows.shape == (len(MIXED) // 18, 18)
+    assert len(np.unique(rows)) == rows.size
+
+
+@pytest.mark.parametrize("kind", P_BY_K)
 def test_fewer_identities_than_p_is_an_error_that_says_what_to_set(kind: str) -> None:
     with pytest.raises(DataError, match=r"needs 9 identities .* has 8\. Set sampler\.people=8"):
         make_sampler(kind, MIXED, 9, 2, seed=0)

@@ -101,6 +101,21 @@ def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: 
     assert bool(said) == bool(advice)
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["sampler.people=8", "sampler.images=1"], "hardly two are of one person"),
+        (["sampler.people=1", "sampler.images=8"], "all are of one person"),
+        (["sampler.kind=shuffle"], "hardly two are of one person"),
+        (["sampler.people=2", "sampler.images=2"], ""),
+        (["sampler.kind=shuffle", "method.triplet=0"], ""),
+    ],
+)
+def test_a_triplet_that_has_nothing_to_compare_is_warned_of(settings: list[str], why: str) -> None:
+    said = loop.comparing_nothing(parse(None, settings))
+    assert (f"of which {why}. Set" in said) if why else said == ""
+
+
 def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
     recipe = parse(None, ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
     built = recipe.method.build(8)

@@ -7,6 +7,7 @@ same rows whenever it is asked, on every process.  Pictures of one identity stan
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,11 @@ class Sampler(ABC):
         seed: of all draws.
 
     Raises:
-        DataError: fewer identities than P.
+        DataError: fewer identities than P, where a batch is made of identities.
     """
+
+    by_person: ClassVar[bool] = True
+    """Whether a batch is made of P identities."""
 
     def __init__(self, labels: Rows, people: int, images: int, seed: int) -> None:
         if people < 1 or images < 1:
@@ -43,9 +47,9 @@ class Sampler(ABC):
         order = np.argsort(labels, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         self.groups = [part for part in parts if len(part)]  # no labels leave one empty part
-        if len(self.groups) < people:
+        if len(self.groups) < (needed := people if self.by_person else 1):
             raise DataError(
-                f"a batch needs {people} identities (sampler.people) and the training set has "
+                f"a batch needs {needed} identities (sampler.people) and the training set has "
                 f"{len(self.groups)}. Set sampler.people={len(self.groups)} or less."
             )
         self._cached: tuple[int, Rows] | None = None
@@ -195,6 +199,8 @@ class Leading(Sampler):
 
 class Shuffle(Sampler):
     """Single pictures in random order; identities do not stand side by side."""
+
+    by_person = False
 
     def _draw(self, epoch: int) -> Rows:
         size = self.people * self.images

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import math
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
@@ -176,6 +177,20 @@ class Method(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.figures = {}
+        idle = {
+            "msgr_stages": tuple(msgr_stages) != (1, 2),
+            "msgr_norm": msgr_norm != 2,
+            "msgr_square": msgr_square,
+            "msgr_scale": msgr_scale != "sample",
+            "msgr_relative": msgr_relative,
+            "msgr_adversarial": msgr_adversarial,
+        }
+        if not msgr and any(idle.values()):
+            said = ", ".join(f"method.{name}" for name, set_ in idle.items() if set_)
+            raise RecipeError(
+                f"{said}: nothing is regularized while method.msgr is 0. Add method.msgr=0.01 (its "
+                "paper's weight), or leave the rest out too."
+            )
         self.regularizer = (
             GradientRegularizer(
                 msgr,
@@ -308,6 +323,15 @@ def require_share(**settings: float) -> None:
     for name, value in settings.items():
         if not 0.0 <= value < 1.0:
             raise RecipeError(f"method.{name} must be in [0, 1), got {value}.")
+
+
+def require_margin(**settings: float | str) -> None:
+    """Refuse margins of a method, by name, below 0: ``RecipeError``."""
+    for name, value in settings.items():
+        if not isinstance(value, str) and not 0 <= value < math.inf:
+            raise RecipeError(
+                f"method.{name} must be 0 or more, got {value}: below, nothing is asked of anyone."
+            )
 
 
 def unit(features: Tensor) -> Tensor:

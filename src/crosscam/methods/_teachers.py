@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
-from crosscam.methods import Method, Update
+from crosscam.methods import Method, Update, require_margin
 from crosscam.methods.mmga import mask_distance, usable
 from crosscam.methods.san import drawn_triplets, triplet_constraint
 from crosscam.nn.attention import ChannelGate, SpatialMap, attend
@@ -139,6 +139,7 @@ class Texture(Method):
         **options: Any,
     ) -> None:
         super().__init__(num_classes, **options)  # type: ignore[call-arg]
+        require_margin(texture_margin=texture_margin)
         if texture <= 0 or texture_constraint < 0:
             raise RecipeError(
                 "method.texture must be above 0 and method.texture_constraint 0 or more, got "

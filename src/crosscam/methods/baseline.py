@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
-from crosscam.methods import BackboneSettings, Method, require_share, unit
+from crosscam.methods import BackboneSettings, Method, require_margin, require_share, unit
 from crosscam.nn import layers, losses
 from crosscam.types import Batch
 
@@ -95,6 +95,7 @@ class Baseline(Method):
     ) -> None:
         super().__init__(**regularizer)
         require_share(smoothing=smoothing, triplet_from=triplet_from)
+        require_margin(margin=margin)
         if not 0.0 <= dropout < 1.0 or embedding < 0:
             raise RecipeError(
                 f"method.dropout must be in [0, 1) and method.embedding 0 or more, got {dropout} "

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import InputError, RecipeError
-from crosscam.methods import BackboneSettings, Method, unit
+from crosscam.methods import BackboneSettings, Method, require_margin, unit
 from crosscam.nn import layers, losses
 from crosscam.nn.attention import ChannelGate, SpatialMap, attend
 from crosscam.nn.osnet import OSNet
@@ -124,6 +124,7 @@ class MMGA(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
+        require_margin(margin=margin)
         if set(attention) - set(MAPS) or len(set(attention)) < len(attention):
             raise RecipeError(
                 f"method.attention must name each of {', '.join(MAPS)} once at most, got "

@@ -153,6 +153,11 @@ class MPN(Method):
         **regularizer: Any,
     ) -> None:
         super().__init__(**regularizer)
+        if not 0 <= margin <= 4:
+            raise RecipeError(
+                "method.margin must be 0 to 4, as squared distances of unit vectors are; got "
+                f"{margin}."
+            )
         if min(num_parts, width, neck_width) < 1:
             raise RecipeError(
                 "method.num_parts, method.width and method.neck_width must be 1 or more, got "
@@ -374,7 +379,10 @@ class Embedding(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """The pyramid of MSFL as one map: levels [B, width, h_l, w_l] to [B, 4 * width, h_4, w_4]."""
+    """The pyramid of MSFL as one map: levels [B, width, h_l, w_l] to [B, 4 * width, h_4, w_4].
+
+    With that paper's levels, kernel and blocks, and a quarter of ``width`` inside a block.
+    """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
@@ -392,7 +400,8 @@ class ChannelAttention(nn.Module):
     """CA_k of all K parts: weights in (0, 1) for the channels of the map, from its maxima.
 
     Map [B, C, h, w] and regions (None: all of the map) to K weighted maps [B, K, C, h, w].
-    GMP, 1x1 convolution to C / 4, BN, ReLU, 1x1 convolution, BN, sigmoid.
+    GMP, 1x1 convolution to C / 4 (the paper's reduction of 4), BN, ReLU, 1x1 convolution, BN,
+    sigmoid.
     """
 
     def __init__(self, channels: int, parts: int, split: bool) -> None:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from crosscam.errors import RecipeError
-from crosscam.methods import BackboneSettings, Method, require_share, unit
+from crosscam.methods import BackboneSettings, Method, require_margin, require_share, unit
 from crosscam.nn import layers, losses
 from crosscam.nn.pyramid import CSIP, MSFF
 from crosscam.types import Batch
@@ -110,6 +110,7 @@ class MSFL(Method):
     ) -> None:
         super().__init__(**regularizer)
         require_share(smoothing=smoothing)
+        require_margin(margin=margin)
         if not levels or set(levels) - {1, 2, 3, 4} or sorted(set(levels)) != list(levels):
             raise RecipeError(
                 f"method.levels must name stages 1 to 4 in rising order, got {list(levels)}."
@@ -124,6 +125,11 @@ class MSFL(Method):
             raise RecipeError(
                 "method.refine must be numbers of 0 or more, and empty with fusion=direct, "
                 f"where the levels differ in width; got {list(refine)}."
+            )
+        if len(refine) > len(levels) and tuple(refine) != (3, 2, 1):
+            raise RecipeError(
+                f"method.refine={list(refine)} has more numbers than method.levels={list(levels)} "
+                "has levels: give one for each, shallow to deep."
             )
         self.levels = levels
         self.backbone = backbone.build()

@@ -46,7 +46,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crosscam.errors import InputError, RecipeError
-from crosscam.methods import Adam, BackboneSettings, Method, Update, require_share, unit
+from crosscam.methods import (
+    Adam,
+    BackboneSettings,
+    Method,
+    Update,
+    require_margin,
+    require_share,
+    unit,
+)
 from crosscam.nn import layers, losses, sync
 from crosscam.nn.texture_decoder import Decoded, TextureDecoder, texture_loss
 from crosscam.types import Batch, Prior
@@ -134,6 +142,7 @@ class SAN(Method):
     ) -> None:
         super().__init__(**regularizer)
         require_share(smoothing=smoothing)
+        require_margin(margin=margin, constraint_margin=constraint_margin)
         weights = (identity, triplet, reconstruction, constraint, synthetic)
         if min(*weights, encoder_lr, decoder_lr) < 0 or embedding < 0:
             raise RecipeError(

@@ -218,8 +218,9 @@ def _train(
             raise RecipeError(
                 f"a setting of the method or optimizer does not fit: {error}"
             ) from error
-        if me == 0 and last is None and (advice := collapsing(method, recipe)):
-            print(f"crosscam: warning: {advice}", file=sys.stderr)
+        if me == 0 and last is None:
+            for advice in filter(None, (collapsing(method, recipe), comparing_nothing(recipe))):
+                print(f"crosscam: warning: {advice}", file=sys.stderr)
         if recipe.priors.root and not method.needs:
             said = (
                 f"priors.root={recipe.priors.root} was given, and method {recipe.method.name} "
@@ -472,6 +473,22 @@ def collapsing(method: Method, recipe: Recipe) -> str:
         "weights, which mostly makes all features one. Start from trained weights "
         "(method.backbone.pretrained=..., docs/convert.md), or take "
         f"method.{'margin=soft' if neck else 'normalize=true'}."
+    )
+
+
+def comparing_nothing(recipe: Recipe) -> str:
+    """What to do where batches are such that a triplet has nothing to compare; else ""."""
+    triplet, sampler = recipe.method.options.get("triplet"), recipe.sampler
+    if not isinstance(triplet, (int, float)) or triplet <= 0:
+        return ""
+    if sampler.people > 1 and sampler.images > 1 and sampler.kind != "shuffle":
+        return ""
+    size = f"{sampler.people} x {sampler.images} pictures (sampler.kind={sampler.kind})"
+    same = sampler.people == 1 and sampler.kind != "shuffle"
+    why = "all are of one person" if same else "hardly two are of one person"
+    return (
+        f"method.triplet={triplet:g} learns nothing from batches of {size}, of which {why}. Set "
+        "sampler.kind=grouped sampler.people=16 sampler.images=4, say, or method.triplet=0."
     )
 
 
