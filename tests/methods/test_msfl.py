@@ -15,7 +15,6 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.baseline import Baseline
 from crosscam.methods.msfl import MSFL
 from crosscam.nn.pyramid import CSIP, MSFF
-from crosscam.recipe import parse
 from crosscam.types import Batch
 
 SMALL = BackboneSettings("resnet18", last_stride=2, width=0.125)
@@ -196,6 +195,83 @@ def test_the_feature_is_made_of_pooled_levels() -> None:
     torch.testing.assert_close(method.embed(images), v / v.norm(dim=1, keepdim=True))
 
 
+@pytest.mark.parametrize("fusion", ["csip", "top-down", "direct"])
+def test_each_fusion_is_what_its_name_says(fusion: Any) -> None:
+    torch.manual_seed(0)
+    method = MSFL(4, **NARROW, fusion=fusion, refine=()).eval()
+    levels = method.backbone.stages(batch().images)
+    if fusion != "direct":
+        lateral, smooth = method.csip.lateral, method.csip.smooth
+        stages, levels = levels, [lateral[-1](levels[-1])]
+        for i in (2, 1, 0):
+            passed = smooth[i](nearest(levels[0]))
+            levels.insert(0, passed + lateral[i](stages[i]) if fusion == "csip" else passed)
+    v = method.embedding(torch.cat([x.mean((2, 3)) for x in levels], 1))
+    found = method.embed(batch().images)
+    torch.testing.assert_close(found, v / v.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("head", ["fc-bn-relu", "bn-fc-relu"])
+def test_each_head_has_its_layers_in_its_order(head: Any) -> None:
+    torch.manual_seed(0)
+    method = MSFL(4, **NARROW, head=head).eval()
+    (linear,) = (m for m in method.embedding if isinstance(m, nn.Linear))
+    (norm,) = (m for m in method.embedding if isinstance(m, nn.BatchNorm1d))
+    for values in (norm.running_mean, norm.weight, norm.bias):
+        nn.init.uniform_(values, -1, 1)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+
+    def normal(x: Tensor) -> Tensor:
+        deviation = (norm.running_var + norm.eps).sqrt()
+        return (x - norm.running_mean) / deviation * norm.weight + norm.bias
+
+    x = torch.randn(5, 4 * 16)
+    if head == "fc-bn-relu":
+        v = normal(x @ linear.weight.T + linear.bias)
+    else:
+        v = normal(x) @ linear.weight.T
+    assert bool((v < 0).any())
+    torch.testing.assert_close(method.embedding(x), v.clamp(min=0))
+
+
+def test_its_losses_are_those_written_out() -> None:
+    torch.manual_seed(0)
+    method = MSFL(4, **NARROW, smoothing=0.1, margin=0.3, triplet=2.0, level_id=0.5).eval()
+    data = batch()
+    pooled = [x.mean((2, 3)) for x in method.msff(method.csip(method._stages(data.images)))]
+    v = method.embedding(torch.cat(pooled, 1))
+
+    def identity(classifier: nn.Module, x: Tensor) -> Tensor:
+        log_p = classifier(x).log_softmax(1)
+        true = torch.stack([log_p[i, pid] for i, pid in enumerate(data.pids)])
+        return -(0.9 * true + 0.1 * log_p.mean(1)).mean()
+
+    hinges = []
+    for i, pid in enumerate(data.pids):
+        d = (v[i] - v).square().sum(1).sqrt()
+        hinges.append(d[data.pids == pid].max() - d[data.pids != pid].min() + 0.3)
+    naive = {
+        "id": identity(method.classifier, v),
+        "triplet": 2 * torch.stack(hinges).clamp(min=0).mean(),
+    }
+    for level, (classifier, x) in enumerate(zip(method.level_classifiers, pooled, strict=True), 1):
+        naive[f"level{level}"] = 0.5 * identity(classifier, x)
+    found = method.losses(data)
+    assert set(found) == set(naive)
+    for name, loss in found.items():
+        torch.testing.assert_close(loss, naive[name])
+
+
+def test_classifiers_start_near_zero() -> None:
+    torch.manual_seed(0)
+    method = MSFL(2000, **NARROW, level_id=0.5).requires_grad_(False)
+    assert len(method.level_classifiers) == 4
+    for layer in (method.classifier, *method.level_classifiers):
+        assert layer.weight.numel() >= 12 * 2000
+        assert float(layer.weight.std()) == pytest.approx(0.001, rel=0.023)  # five sigma
+        assert torch.equal(layer.bias, torch.zeros(2000))
+
+
 def test_its_maps_are_the_levels() -> None:
     method = MSFL(4, **NARROW).eval()
     shown = method.maps(batch().images)
@@ -227,11 +303,3 @@ def test_its_maps_are_the_levels() -> None:
 def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         MSFL(4, **{**NARROW, **options})
-
-
-@pytest.mark.parametrize("name", ["msfl", "msfl-msgr"])
-def test_the_shipped_recipes_are_the_papers(name: str) -> None:
-    recipe = parse(name)
-    assert recipe.method.options["msgr"] == (0.01 if name == "msfl-msgr" else 0.0)
-    paper = parse(None, ["method=msfl", f"method.msgr={recipe.method.options['msgr']}"])
-    assert recipe == paper
