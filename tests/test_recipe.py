@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from crosscam.errors import RecipeError
-from crosscam.methods import available
+from crosscam.methods import available, find
 from crosscam.recipe import describe_settings, parse, shipped
 
 SMALL = ("method.backbone.name=resnet18", "method.backbone.width=0.125")
@@ -182,6 +184,70 @@ def test_every_value_of_a_papers_recipe_says_where_it_comes_from(name: str) -> N
     assert len(sources) > 15
     known = {"text", "release", "author", "memory", "assumed", "ours"}
     assert {line for line, source in sources.items() if source not in known} == set()
+
+
+# Of these no paper says anything, and they are off.
+UNSAID = {
+    "method.backbone.ibn": False,
+    "method.backbone.width": 1.0,
+    "method.backbone.stem": "standard",
+    "method.backbone.pretrained": None,  # is given when training starts
+    "method.msgr": 0.0,
+    "method.msgr_relative": False,
+    "method.neck": "none",
+    "method.triplet_from": 0.0,
+}
+# What a value is of: nothing need be said of it where that is off.
+PART_OF = {
+    "method.slope": "method.embedding",
+    "method.embedding_init": "method.embedding",
+    "method.margin": "method.triplet",
+    "method.normalize": "method.triplet",
+    "method.center_lr": "method.center",
+    "method.neck_width": "method.neck",
+    **{f"method.msgr_{key}": "method.msgr" for key in ("stages", "norm", "square", "scale")},
+    "method.msgr_adversarial": "method.msgr",
+    "augment.zoom": "augment.resize_crop",
+    "augment.erase_area": "augment.erase",
+    "augment.erase_aspect": "augment.erase",
+    "augment.erase_fill": "augment.erase",
+    "augment.erase_order": "augment.erase",
+    "schedule.warmup_epochs": "schedule.warmup",
+    "schedule.warmup_start": "schedule.warmup",
+}
+COMMON = {
+    *(f"preprocess.{key}" for key in ("size", "interpolation", "mean", "std")),
+    *(f"augment.{key}" for key in ("flip", "pad", "erase")),
+    *(f"sampler.{key}" for key in ("kind", "people", "images")),
+    *(f"optimizer.{key}" for key in ("name", "lr", "weight_decay")),
+    *(f"schedule.{key}" for key in ("epochs", "kind", "warmup")),
+}
+
+
+def _leaves(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, dict) and value
+        found |= _leaves(value, f"{above}{key}.") if inner else {above + key: value}
+    return found
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_papers_recipe_leaves_no_value_to_the_defaults(name: str) -> None:
+    recipe = parse(name)
+    text = resources.files("crosscam.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    values, written = _leaves(yaml.safe_load(recipe.to_yaml())), _leaves(yaml.safe_load(text))
+    asked = {key for key in values if key.startswith("method.")} | COMMON | set(PART_OF)
+    asked |= set(find(recipe.method.name).recipe)
+    if recipe.schedule.kind == "step":
+        asked |= {"schedule.milestones", "schedule.gamma"}
+    if recipe.optimizer.name == "sgd":
+        asked |= {"optimizer.momentum", "optimizer.nesterov"}
+    if name not in ("ide", "san_pg"):  # steps on the way, which no paper measures
+        asked |= {"test.flip", "test.ap", "test.metric"}
+    off = {key for key, whole in PART_OF.items() if values.get(whole) in (None, 0, "none")}
+    unsaid = {key for key, value in UNSAID.items() if values.get(key) == value}
+    assert (asked & set(values)) - set(written) - off - unsaid == set()
 
 
 @pytest.mark.parametrize("method", available())

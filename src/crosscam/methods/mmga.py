@@ -26,11 +26,12 @@ where masks are averaged over the area of a cell.  A picture whose masks are all
 usable mask and no part in L_mask; if no picture of a batch has one, L_mask is 0.  The attention
 is computed from the picture, in training as at test.
 
-Assumed are also lambda = 1, the margin (MGN's) and its place, and the binary cross-entropy as the
-alternative to the squared error; the weight 2 is that repository's.  Ours alone: every map can be
-left out (``attention``), and small networks keep at least 8 hidden channels where the formula
-leaves fewer.  At test (``test.flip``) the unit vectors of a picture and of its mirror image are
-added and scaled to length one, where that repository adds both as they are.
+Assumed are also lambda = 1, the margin (MGN's) and its place, the binary cross-entropy as the
+alternative to the squared error, and that random erasing leaves masks as they are; the weight 2 is
+that repository's.  Ours alone: every map can be left out (``attention``), and small networks keep
+at least 8 hidden channels where the formula leaves fewer.  At test (``test.flip``) the unit vectors
+of a picture and of its mirror image are added and scaled to length one, where that repository adds
+both as they are.
 """
 
 from __future__ import annotations

@@ -29,10 +29,11 @@ version has coarse priors, which the release does not contain.  What follows is 
              stripes are those of the picture.
     parsing  region k is a semantic part: GMP of E1_k(F) weighted by its mask.
 
-Assumed are also where channel attention sits (before E1_k, one for both tasks) and its use of the
-maximum over the region for the AT.  A part that a picture lacks takes no part in any loss of the
-ATs: not in cross-entropy (whose mean stays over the batch), nor in the class means, of either
-side.  In the batch statistics of E2_k the main task's vector stands in for it.
+Assumed are also that random erasing leaves masks as they are, where channel attention sits (before
+E1_k, one for both tasks) and its use of the maximum over the region for the AT.  A part that a
+picture lacks takes no part in any loss of the ATs: not in cross-entropy (whose mean stays over the
+batch), nor in the class means, of either side.  In the batch statistics of E2_k the main task's
+vector stands in for it.
 
 At test (``test.flip``) the unit vectors of a picture and of its mirror image are added and scaled
 to length one.  The release adds both S as they are, so the longer one counts more there; here the

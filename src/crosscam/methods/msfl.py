@@ -10,13 +10,16 @@ Wang: "Adversarial Multi-scale Feature Learning for Person Re-identification", 2
 
 The paper's second part, the gradient regularizer MSGR, is for every method: ``msgr=0.01``.
 
-Assumed, where the paper is silent or contradicts itself (each a keyword): four levels (its text can
-also be read as the strides 8 to 32, ``levels=[2, 3, 4]``); an embedding of 512 ("as OSNet") of
+Assumed, where the paper is silent or contradicts itself (most are keywords): four levels (its text
+can also be read as the strides 8 to 32, ``levels=[2, 3, 4]``); an embedding of 512 ("as OSNet") of
 pictures of 256x128, and ImageNet's mean and deviation, since its numbers are lost; the 1x1
-convolution behind the upsampling; the order Linear, BN, ReLU of the embedding (its text names BN,
-FC, ReLU); the losses, their margin 0.3 and weights 1 : 1, on v as it is; in ``recipe`` P x K = 16 x
-4, the enlargement to 288x144 before the crop, the weight decay.  Ours: ``embed`` gives v at unit
-length, where the paper compares Euclidean distances, perhaps of v as it is.
+convolution behind the upsampling; blocks that are 128 channels wide inside (``refine_width``); the
+order Linear, BN, ReLU of the embedding (its text names BN, FC, ReLU); the losses, their margin 0.3
+and weights 1 : 1, on v as it is, and none on the levels; the first weights, Kaiming's by fan-out in
+the pyramid, N(0, 0.01) in the embedding, N(0, 0.001) in the classifiers; in ``recipe`` P x K =
+16 x 4, the size 288x144 to which pictures are enlarged before the crop, the weight decay, the
+Euclidean distance at test.  Ours: ``embed`` gives v at unit length, where the paper
+perhaps compares v as it is.
 
 ``fusion`` and ``refine`` span its table I, as we read it: a) the baseline with ``embedding=512``;
 b) ``direct`` with levels 3, 4; c) ``direct`` with all levels; d) ``top-down``; e) ``csip``, all
@@ -67,11 +70,11 @@ class MSFL(Method):
         "arXiv 2012.14061"
     )
     recipe: ClassVar[Mapping[str, Any]] = {
-        "preprocess.size": [256, 128],
+        "preprocess.size": [256, 128],  # (assumed)
         "augment.flip": 0.5,
         "augment.pad": 0,
-        "augment.resize_crop": 1.0,  # (assumed) enlarged to 288x144, then cropped
-        "augment.zoom": 1.125,
+        "augment.resize_crop": 1.0,
+        "augment.zoom": 1.125,  # (assumed) enlarged to 288x144, then cropped
         "augment.erase": 0.0,
         "sampler.kind": "leading",
         "sampler.people": 16,  # (assumed), as K
@@ -85,7 +88,7 @@ class MSFL(Method):
         "schedule.gamma": 0.1,
         "schedule.warmup": "none",
         "engine.sync_batchnorm": True,
-        "test.metric": "euclidean",
+        "test.metric": "euclidean",  # (assumed)
     }
 
     def __init__(

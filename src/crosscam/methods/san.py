@@ -20,11 +20,12 @@ L_Rec + L_TR over encoder and decoder and leaves the head as it is.  Deployed ar
 Defaults are the authors' release: v is Linear 2048 -> 512, BN, ReLU; all weights 1; D is the mean
 squared difference.  The paper, all from memory: no such layer (``embedding=0``), weights
 0.5, 1.5, 1 and 1 (``identity``, ``triplet``), D the mean distance of cells
-(``constraint_form=paper``), no skips from encoder to decoder (``skips=False``).
+(``constraint_form=paper``), no skips from encoder to decoder (``skips=False``).  So is the margin
+0.3 of L_TR, in both forms.
 
 Assumed, where neither says: the triplets of ``constraint_form=paper`` and that their mean is
-taken; the half batch of rendered pairs and its weight (``data.pairs``, ``synthetic``); textures
-of another size than the decoder's are averaged to it.
+taken; the half batch of rendered pairs and its weight (``data.pairs``, ``synthetic``); the
+bilinear resize of pictures; textures of another size than the decoder's are averaged to it.
 
 Ours: B runs the encoder a second time, since A has changed its weights, so that the encoder's
 running statistics move twice a batch; pictures are brought to their size once and enlarged from
