@@ -237,6 +237,8 @@ def test_each_head_has_its_layers_in_its_order(head: Any) -> None:
 def test_its_losses_are_those_written_out() -> None:
     torch.manual_seed(0)
     method = MSFL(4, **NARROW, smoothing=0.1, margin=0.3, triplet=2.0, level_id=0.5).eval()
+    for classifier in (method.classifier, *method.level_classifiers):
+        nn.init.normal_(classifier.weight)  # classes that smoothing tells apart
     data = batch()
     pooled = [x.mean((2, 3)) for x in method.msff(method.csip(method._stages(data.images)))]
     v = method.embedding(torch.cat(pooled, 1))
