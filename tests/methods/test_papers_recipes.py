@@ -1,8 +1,7 @@
 """The shipped recipes of papers hold the papers' numbers, each beside where it was read.
 
-Sections are those of the summary of papers and releases that this package was written from
-(reference/methods.md, which is not part of it).  What it assumes is our choice, and guarded all the
-same.
+Numbers in comments are the sections of the summary of papers and releases that this package was
+written from.  What it assumes is our choice, and guarded all the same.
 """
 
 from __future__ import annotations
