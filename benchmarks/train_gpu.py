@@ -92,7 +92,7 @@ from crosscam.recipe import (
 )
 from crosscam.training import loop
 from crosscam.training.optim import learning_rate, make_optimizers
-from crosscam.training.passes import Passes, Plain, Recorded
+from crosscam.training.passes import Passes, Plain
 from crosscam.types import Batch, Prior
 
 IMAGES = 4  # of an identity in a batch
@@ -201,7 +201,8 @@ def tiny_rows(device: str) -> list[Row]:
              Row("classic", how="fp16", **small), Row("classic", how="fp32", **small)]  # fmt: skip
     found += [Row("ours", m, {**o, **SMALL.get(m, {})}, **small) for m, o in METHODS]
     found += [Row("retrieval", name, how=device) for name in ("evaluate", "re-rank")]
-    return [*found, Row("run", **small), Row("ours", how="packed 16", **small)]
+    found += [Row("ours", how=how, **small) for how in ("packed 16", "recorded")]
+    return [*found, Row("run", **small)]
 
 
 # --- pictures -----------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class Ours:
         plain = Plain(self.method, learner, half=True)
         self.passes: Passes = plain
         if row.how.endswith("recorded"):
-            self.passes = Recorded(plain)
+            self.passes = loop.recorded(plain, self.device, 1)
 
     def batches(self) -> Iterator[Batch]:
         """Epoch after epoch."""
@@ -482,10 +483,6 @@ class Ours:
 def chosen(row: Row, texts: list[str] | None) -> bool:
     """Whether the row's name has one of these texts; with no text every row is meant."""
     return texts is not None and (not texts or any(text in row.name for text in texts))
-
-
-def tensors(batch: Batch) -> list[Tensor]:
-    return [batch.images, batch.pids, batch.camids, *batch.priors.values()]
 
 
 def wait(device: torch.device) -> None:

@@ -64,7 +64,7 @@ def test_every_kind_of_row_is_measured(script: ModuleType, options: argparse.Nam
         if row.how != "compiled":
             options.profile = [options.rows[0].name]
             figures[row.name] = script.measure(row, options)
-    assert len(figures) == 12
+    assert len(figures) == 13
     for name, found in figures.items():
         speed = found.get("images_per_s") or 1 / found["seconds"]
         assert speed > 0, name

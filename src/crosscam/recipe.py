@@ -197,7 +197,8 @@ class EngineSettings:
         compile: torch.compile the training step (needs a C++ compiler on CPU) and, on a GPU, the
             making of batches.
         graphs: on a GPU, send forward and backward passes once, as a CUDA graph, and play it again
-            (for small batches, which wait for the host; one process).
+            (for small batches, which wait for the host; one process).  Losses that read labels on
+            the host (SAN's constraint) are computed as ever.
         ema: decay per step of an exponential moving average of the weights, which is then what
             is evaluated and exported; 0 keeps none.
         sync_batchnorm: batch statistics over all processes of a distributed run.

@@ -1,7 +1,7 @@
-"""The shipped recipes of papers hold the papers' numbers, each beside where it was read.
+"""The shipped recipes of papers hold the papers' numbers.
 
-Numbers in comments are the sections of the summary of papers and releases that this package was
-written from.  What it assumes is our choice, and guarded all the same.
+Where each comes from stands in the recipes.  What is assumed there is our choice, and guarded all
+the same.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import pytest
 from crosscam.recipe import Recipe, parse
 
 IMAGENET = {
-    "preprocess.mean": (0.485, 0.456, 0.406),  # 1.1, 2.5, 4.6
+    "preprocess.mean": (0.485, 0.456, 0.406),
     "preprocess.std": (0.229, 0.224, 0.225),
     "method.backbone.name": "resnet50",
 }
 STEP = {
-    "schedule.kind": "step",  # 1.1, 2.2, 2.5, 4.6: a tenth at every milestone, nothing between
+    "schedule.kind": "step",  # a tenth at every milestone, nothing between
     "schedule.gamma": 0.1,
     "schedule.every": "epoch",
 }
 ERASING = {
-    "augment.erase": 0.5,  # 1.2
+    "augment.erase": 0.5,
     "augment.erase_area": (0.02, 0.4),
     "augment.erase_aspect": (0.3, 1 / 0.3),
     "augment.erase_order": "after",  # on the normalized picture
@@ -35,20 +35,20 @@ NUMBERS: dict[str, dict[str, Any]] = {
         **IMAGENET,
         **STEP,
         **ERASING,
-        "method.backbone.last_stride": 1,  # 2.2
+        "method.backbone.last_stride": 1,
         "method.prior": "uniform",
         "method.num_parts": 6,
         "method.width": 512,
         "method.sharing": True,
         "method.statistics": "mixed",
-        "method.attention": False,  # 2.3: not used by the released script
-        "method.auxiliary": 1.0,  # 2.4: the sum of four, each of weight 1
+        "method.attention": False,  # not used by the released script
+        "method.auxiliary": 1.0,  # the sum of four, each of weight 1
         "method.align": 1.0,
         "method.align_by": "class",
         "method.triplet": 1.0,
         "method.margin": 0.4,
         "method.msgr": 0.0,
-        "sampler.kind": "balanced",  # 2.5
+        "sampler.kind": "balanced",
         "sampler.people": 6,
         "sampler.images": 8,
         "optimizer.name": "sgd",
@@ -66,13 +66,13 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "augment.pad": 0,
         "augment.resize_crop": 0.0,
         "augment.jitter": 0.0,  # exists but is off
-        "augment.erase_fill": (0.4914, 0.4822, 0.4465),  # 1.2, 2.5
-        "augment.erase_priors": False,  # 2.8: erasing is not applied to the mask
-        "test.interpolation": "bicubic",  # 2.6
+        "augment.erase_fill": (0.4914, 0.4822, 0.4465),
+        "augment.erase_priors": False,  # erasing is not applied to the mask
+        "test.interpolation": "bicubic",
         "test.flip": True,
         "test.metric": "cosine",
     },
-    "ide": {  # 2.2, "Backbone initialisation"
+    "ide": {  # "Backbone initialisation"
         **IMAGENET,
         **STEP,
         "method.backbone.last_stride": 1,
@@ -92,7 +92,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "optimizer.name": "sgd",
         "optimizer.lr": 0.1,  # new layers
         "optimizer.backbone_lr": 0.1,  # 0.01 for the backbone
-        "optimizer.momentum": 0.9,  # 2.5, as what comes after it
+        "optimizer.momentum": 0.9,
         "optimizer.nesterov": True,
         "optimizer.weight_decay": 5e-4,
         "schedule.epochs": 60,
@@ -104,7 +104,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "augment.erase": 0.5,
         "augment.erase_fill": (0.4914, 0.4822, 0.4465),
     },
-    "strong-baseline": {  # 1.1
+    "strong-baseline": {
         **IMAGENET,
         **STEP,
         **ERASING,
@@ -122,7 +122,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "method.center": 5e-4,
         "method.center_lr": 0.5,
         "method.msgr": 0.0,
-        "sampler.kind": "grouped",  # 1.4, torchreid's
+        "sampler.kind": "grouped",  # torchreid's
         "sampler.people": 16,
         "sampler.images": 4,
         "optimizer.name": "adam",
@@ -140,23 +140,23 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "augment.flip": 0.5,
         "augment.pad": 10,
         "augment.resize_crop": 0.0,
-        "augment.erase_fill": (0.485, 0.456, 0.406),  # 1.2
-        "test.flip": False,  # 1.9
+        "augment.erase_fill": (0.485, 0.456, 0.406),
+        "test.flip": False,
     },
     "msfl": {
         **IMAGENET,
         **STEP,
-        "method.backbone.last_stride": 2,  # 4.2
+        "method.backbone.last_stride": 2,
         "method.embedding": 512,
         "method.head": "fc-bn-relu",
-        "method.levels": (1, 2, 3, 4),  # 4.3
+        "method.levels": (1, 2, 3, 4),
         "method.aa_kernel": 1,
         "method.width": 512,
         "method.fusion": "csip",
-        "method.refine": (3, 2, 1),  # 4.4
+        "method.refine": (3, 2, 1),
         "method.refine_width": 128,
         "method.level_id": 0.0,
-        "method.smoothing": 0.0,  # 4.6
+        "method.smoothing": 0.0,
         "method.triplet": 1.0,
         "method.margin": 0.3,
         "method.normalize": False,
@@ -184,7 +184,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
 }
 NUMBERS["msfl-msgr"] = {
     **NUMBERS["msfl"],
-    "method.msgr": 0.01,  # 4.5
+    "method.msgr": 0.01,
     "method.msgr_stages": (1, 2),
     "method.msgr_norm": 2,
     "method.msgr_square": False,

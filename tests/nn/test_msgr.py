@@ -310,24 +310,6 @@ def test_the_centers_of_the_center_loss_do_not_learn_from_the_penalty() -> None:
     torch.testing.assert_close(gradient(msgr=0.5), gradient())
 
 
-@pytest.mark.parametrize(
-    "idle",
-    [
-        {"msgr_stages": (0,)},
-        {"msgr_norm": 1},
-        {"msgr_square": True},
-        {"msgr_scale": "batch"},
-        {"msgr_relative": True},
-        {"msgr_adversarial": True},
-    ],
-)
-def test_settings_of_a_regularizer_that_is_off_are_refused(idle: dict[str, Any]) -> None:
-    with pytest.raises(
-        RecipeError, match=rf"method\.{next(iter(idle))}: .* Add method\.msgr=0\.01"
-    ):
-        Baseline(4, backbone=SMALL, **idle)
-
-
 # --- what it stands on ------------------------------------------------------------------------
 
 

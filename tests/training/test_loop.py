@@ -102,18 +102,32 @@ def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: 
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "people", "lack"),
     [
-        (["sampler.people=8", "sampler.images=1"], "hardly two are of one person"),
-        (["sampler.people=1", "sampler.images=8"], "all are of one person"),
-        (["sampler.kind=shuffle"], "hardly two are of one person"),
-        (["sampler.people=2", "sampler.images=2"], ""),
-        (["sampler.kind=shuffle", "method.triplet=0"], ""),
+        (["sampler.people=8", "sampler.images=1"], 100, "no two pictures of one person"),
+        (["sampler.people=1", "sampler.images=8"], 100, "no two people"),
+        (["sampler.kind=shuffle"], 100, "hardly two pictures of one person"),
+        (["sampler.kind=shuffle"], 8, ""),  # 16 x 4 of 8 people: some seven others of one's own
+        (["sampler.people=2", "sampler.images=2"], 100, ""),
+        (["sampler.kind=shuffle", "method.triplet=0"], 100, ""),
     ],
 )
-def test_a_triplet_that_has_nothing_to_compare_is_warned_of(settings: list[str], why: str) -> None:
-    said = loop.comparing_nothing(parse(None, settings))
-    assert (f"of which {why}. Set" in said) if why else said == ""
+def test_a_triplet_that_has_nothing_to_compare_is_warned_of(
+    settings: list[str], people: int, lack: str
+) -> None:
+    said = loop.comparing_nothing(parse(None, settings), people)
+    assert (f" has {lack}, and method.triplet=1 " in said) if lack else said == ""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["stages=[0]", "norm=1", "square=true", "scale=batch", "relative=true", "adversarial=true"],
+)
+def test_settings_of_a_regularizer_that_is_off_are_warned_of(setting: str) -> None:
+    said = loop.idle(parse(None, [f"method.msgr_{setting}"]))
+    assert said.startswith(f"method.msgr_{setting.partition('=')[0]}: nothing is regularized")
+    assert loop.idle(parse(None, [f"method.msgr_{setting}", "method.msgr=0.1"])) == ""
+    assert loop.idle(parse(None, ["method=mpn"])) == ""
 
 
 def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:

@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from crosscam.errors import RecipeError
+from crosscam.errors import RecipeError, TrainingError
 from crosscam.methods import BackboneSettings, Method, find
 from crosscam.recipe import OptimizerSettings
 from crosscam.training import loop
@@ -171,12 +172,38 @@ def test_what_a_graph_cannot_know_is_seen() -> None:
     assert five() == 1
     method.weights["id"][1] = 3.0  # type: ignore[index]
     assert five() == 1
+    method.weights["id"].append(np.float64(2))  # type: ignore[index]
+    assert five() == 1
     method.backbone.requires_grad_(False)  # type: ignore[operator]
     assert five() == 1
     smaller = [Batch(b.images[:, :, :16], b.pids, b.camids) for b in found]
     found = smaller
     assert five() == 1
     assert five() == 0
+
+
+def test_the_weight_of_the_regularizer_is_seen() -> None:
+    method = build("baseline", msgr=0.1)
+    passes = Recorded(Plain(method, method), player := Player(method))
+    assert method.regularizer is not None
+    for batch in batches(method, 10):
+        passes(batch, 0)
+        if player.played == 2:
+            method.regularizer.weight = 0.2
+    assert player.recorded == 2
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do() -> None:
+    def fail(run: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    method = build("baseline")
+    passes = Recorded(Plain(method, method), fail)
+    *warm, last = batches(method, 4)
+    for batch in warm:
+        passes(batch, 0)
+    with pytest.raises(TrainingError, match=r"not permitted .*\. Leave engine\.graphs"):
+        passes(last, 0)
 
 
 def test_labels_of_pairs_are_labels() -> None:
@@ -262,14 +289,25 @@ def test_where_steps_are_recorded() -> None:
         ("san", SAN),
     ],
 )
-def test_graphs_of_a_gpu(name: str, options: dict[str, Any]) -> None:
-    one, two = build(name, **options).cuda(), build(name, **options).cuda()
-    found = batches(one, 12, "cuda")
-    share = [0.0] * 6 + [0.9] * 6
-    want = learned(one, Plain(one, one), found, share.__getitem__)[0]
-    passes = Recorded(Plain(two, two))
-    have = learned(two, passes, found, share.__getitem__)[0]
-    assert any(tape.replay is not None for tape in passes.tapes.values())
-    for a, b in zip(want, have, strict=True):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_graphs_of_a_gpu(name: str, options: dict[str, Any], compiled: bool) -> None:
+    """As the training loop has it: bfloat16, channels-last, algorithms that are tried."""
+    if compiled and options.get("msgr"):
+        pytest.skip("a compiled step cannot be differentiated twice")
+
+    def run(kind: type[Plain | Recorded]) -> list[dict[str, Tensor]]:
+        method = build(name, **options).cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        learner = torch.compile(method) if compiled else method
+        passes: Any = Plain(method, learner, half=True)
+        if kind is Recorded:
+            passes = Recorded(passes)
+        found = batches(method, 12, "cuda")
+        with loop.chosen_convolutions():
+            terms = learned(method, passes, found, ([0.0] * 6 + [0.9] * 6).__getitem__)[0]
+        if kind is Recorded:
+            assert any(tape.replay is not None for tape in passes.tapes.values())
+        return terms
+
+    for a, b in zip(run(Plain), run(Recorded), strict=True):
         for key in a:
-            torch.testing.assert_close(a[key], b[key], rtol=2e-2, atol=1e-3)
+            torch.testing.assert_close(a[key], b[key], rtol=5e-2, atol=5e-3)

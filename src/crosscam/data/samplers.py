@@ -47,9 +47,9 @@ class Sampler(ABC):
         order = np.argsort(labels, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
         self.groups = [part for part in parts if len(part)]  # no labels leave one empty part
-        if len(self.groups) < (needed := people if self.by_person else 1):
+        if self.by_person and len(self.groups) < people:
             raise DataError(
-                f"a batch needs {needed} identities (sampler.people) and the training set has "
+                f"a batch needs {people} identities (sampler.people) and the training set has "
                 f"{len(self.groups)}. Set sampler.people={len(self.groups)} or less."
             )
         self._cached: tuple[int, Rows] | None = None

@@ -38,6 +38,7 @@ __all__ = [
     "Update",
     "available",
     "find",
+    "require_margin",
     "require_share",
     "unit",
 ]
@@ -177,20 +178,6 @@ class Method(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.figures = {}
-        idle = {
-            "msgr_stages": tuple(msgr_stages) != (1, 2),
-            "msgr_norm": msgr_norm != 2,
-            "msgr_square": msgr_square,
-            "msgr_scale": msgr_scale != "sample",
-            "msgr_relative": msgr_relative,
-            "msgr_adversarial": msgr_adversarial,
-        }
-        if not msgr and any(idle.values()):
-            said = ", ".join(f"method.{name}" for name, set_ in idle.items() if set_)
-            raise RecipeError(
-                f"{said}: nothing is regularized while method.msgr is 0. Add method.msgr=0.01 (its "
-                "paper's weight), or leave the rest out too."
-            )
         self.regularizer = (
             GradientRegularizer(
                 msgr,
@@ -251,7 +238,8 @@ class Method(nn.Module, ABC):
         """Told before every step how much of training is done, in [0, 1).
 
         For losses that join late.  It must depend on ``progress`` alone, so that a resumed run
-        is the same run, and set numbers, which ``engine.graphs`` looks at.
+        is the same run, and set plain numbers: ``engine.graphs`` sees those change and nothing
+        else (no tensors, no objects of one's own, nor what a loss draws on the host).
         """
 
 
@@ -326,12 +314,10 @@ def require_share(**settings: float) -> None:
 
 
 def require_margin(**settings: float | str) -> None:
-    """Refuse margins of a method, by name, below 0: ``RecipeError``."""
+    """Refuse margins of a method, by name, that are no finite number of 0 or more."""
     for name, value in settings.items():
         if not isinstance(value, str) and not 0 <= value < math.inf:
-            raise RecipeError(
-                f"method.{name} must be 0 or more, got {value}: below, nothing is asked of anyone."
-            )
+            raise RecipeError(f"method.{name} must be a number of 0 or more, got {value}.")
 
 
 def unit(features: Tensor) -> Tensor:

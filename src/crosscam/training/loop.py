@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
 import math
 import os
 import sys
@@ -219,7 +220,8 @@ def _train(
                 f"a setting of the method or optimizer does not fit: {error}"
             ) from error
         if me == 0 and last is None:
-            for advice in filter(None, (collapsing(method, recipe), comparing_nothing(recipe))):
+            found = collapsing(method, recipe), comparing_nothing(recipe, num_classes), idle(recipe)
+            for advice in filter(None, found):
                 print(f"crosscam: warning: {advice}", file=sys.stderr)
         if recipe.priors.root and not method.needs:
             said = (
@@ -476,19 +478,42 @@ def collapsing(method: Method, recipe: Recipe) -> str:
     )
 
 
-def comparing_nothing(recipe: Recipe) -> str:
-    """What to do where batches are such that a triplet has nothing to compare; else ""."""
+def comparing_nothing(recipe: Recipe, num_classes: int) -> str:
+    """What to do where batches lack what a triplet compares; else ""."""
     triplet, sampler = recipe.method.options.get("triplet"), recipe.sampler
     if not isinstance(triplet, (int, float)) or triplet <= 0:
         return ""
-    if sampler.people > 1 and sampler.images > 1 and sampler.kind != "shuffle":
+    size = sampler.people * sampler.images
+    if sampler.kind == "shuffle":
+        lack = "hardly two pictures of one person" if size <= num_classes else ""
+    elif sampler.images == 1:
+        lack = "no two pictures of one person"
+    else:
+        lack = "no two people" if sampler.people == 1 else ""
+    if not lack:
         return ""
-    size = f"{sampler.people} x {sampler.images} pictures (sampler.kind={sampler.kind})"
-    same = sampler.people == 1 and sampler.kind != "shuffle"
-    why = "all are of one person" if same else "hardly two are of one person"
     return (
-        f"method.triplet={triplet:g} learns nothing from batches of {size}, of which {why}. Set "
-        "sampler.kind=grouped sampler.people=16 sampler.images=4, say, or method.triplet=0."
+        f"a batch of {sampler.people} x {sampler.images} pictures (sampler.kind={sampler.kind}) "
+        f"has {lack}, and method.triplet={triplet:g} compares both with each other. Set "
+        "sampler.kind=grouped and sampler.people and sampler.images to 2 or more, or "
+        "method.triplet=0."
+    )
+
+
+def idle(recipe: Recipe) -> str:
+    """What to do where a regularizer that is off has settings; else ""."""
+    options = recipe.method.options
+    usual = inspect.signature(Method.__init__).parameters
+    said = [
+        name
+        for name, value in options.items()
+        if name.startswith("msgr_") and name in usual and value != usual[name].default
+    ]
+    if options.get("msgr") or not said:
+        return ""
+    return (
+        f"{', '.join(f'method.{name}' for name in said)}: nothing is regularized while method.msgr "
+        "is 0. Its paper's weight is method.msgr=0.01."
     )
 
 

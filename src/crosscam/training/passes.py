@@ -12,9 +12,11 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crosscam.errors import TrainingError
 from crosscam.methods import Method
 from crosscam.training.optim import straighten
 from crosscam.types import Batch
@@ -59,8 +61,9 @@ class Recorded:
     next one is recorded.  Whatever a graph cannot know is looked at before it is played: the sizes
     of the batch, which parameters rest, and all numbers that the method and its parts hold as
     attributes or in lists and dictionaries (``Method.schedule`` sets some).  Where one has changed,
-    steps are made as they come and the next one is recorded again.  An update whose losses read the
-    labels that are on the host, which a graph would not see change, is never recorded.
+    steps are made as they come and the next one is recorded again; where one changes at every step,
+    no step is.  Nor is an update whose losses read the labels that are on the host.  What else a
+    loss does on the host, drawing numbers say, is done once.
 
     A graph holds the memory of its step for good: as much as a step takes, for each update.
 
@@ -74,6 +77,7 @@ class Recorded:
     def __init__(self, plain: Plain, capture: Capture | None = None) -> None:
         self.plain, self.method = plain, plain.method
         self.parts = [vars(module) for module in self.method.modules()]
+        self.parts += [vars(self.method.regularizer)] if self.method.regularizer else []
         self.parameters = list(self.method.parameters())
         self.capture = capture or functools.partial(captured, device=self.parameters[0].device)
         self.tapes: dict[int, _Tape] = {}
@@ -117,7 +121,14 @@ class Recorded:
             return torch.stack([term.float() for term in terms.values()]), list(terms)
 
         self.method.zero_grad(set_to_none=True)
-        (tape.terms, tape.names), tape.replay = self.capture(run)
+        try:
+            (tape.terms, tape.names), tape.replay = self.capture(run)
+        except RuntimeError as error:
+            raise TrainingError(
+                "a step of this method cannot be recorded, because it waits for the GPU or does "
+                f"something else that a CUDA graph cannot hold ({error}). Leave engine.graphs at "
+                "its default."
+            ) from error
         tape.gradients = [p.grad for p in self.parameters]
 
     def _what_a_graph_cannot_know(self, batch: Batch) -> tuple[object, ...]:
@@ -139,19 +150,18 @@ def captured(run: Callable[[], T], device: torch.device) -> tuple[T, Callable[[]
     return result, graph.replay
 
 
-_NUMBERS = frozenset({bool, int, float, str})
+_NUMBERS = (bool, int, float, str, np.generic)
 _OF_ANY_MODULE = vars(nn.Module()).keys() - {"training"}
 
 
 def _collect(values: Iterable[object], numbers: list[object]) -> None:
     for value in values:
-        kind = type(value)
-        if kind in _NUMBERS:
+        if isinstance(value, _NUMBERS):
             numbers.append(value)
-        elif kind is dict:
-            _collect(value.values(), numbers)  # type: ignore[attr-defined]
-        elif kind is list or kind is tuple:
-            _collect(value, numbers)  # type: ignore[arg-type]
+        elif isinstance(value, dict):
+            _collect(value.values(), numbers)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            _collect(value, numbers)
 
 
 class _Tape:
