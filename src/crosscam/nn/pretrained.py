@@ -40,7 +40,7 @@ class Shipped:
 SHIPPED = {
     "people": Shipped(
         ("name=resnet18", "width=0.75", "ibn=true"),
-        "b181da6d45cc320971ab5cb51f121ccbcd0c88a0bc1b36a31606ceccfebc24e7",
+        "c5e1bb346dac2a7fb939e725f4525757cce05953e1160c2c75b52872d794b3cc",
     ),
     "people-plain": Shipped(
         ("name=resnet18", "width=0.5", "ibn=false"),
