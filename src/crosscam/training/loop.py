@@ -56,6 +56,7 @@ from crosscam.training.passes import Passes, Plain, Recorded
 from crosscam.training.process import (
     agree,
     interruptible,
+    keep,
     peak_memory,
     pick_device,
     processes,
@@ -292,6 +293,7 @@ def _train(
                 device_ids=[device.index] if device.type == "cuda" else None,
                 find_unused_parameters=len(updates) > 1 or schedule.frozen_epochs > 0,
             )
+            keep(learner)
         if engine.compile:
             if method.regularizer is not None:
                 raise RecipeError(

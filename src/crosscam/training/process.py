@@ -94,6 +94,18 @@ def processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
         dist.destroy_process_group()
 
 
+def keep(joined: object) -> None:
+    """Keeps what joins this process to others (DistributedDataParallel) until it ends.
+
+    Freed before, it waits for a thread of gloo while it holds Python's lock, and that thread, if it
+    has not yet let go of the last barrier, waits for the lock: for ever.
+    """
+    _KEPT.append(joined)
+
+
+_KEPT: list[object] = []
+
+
 def leave(status: int) -> NoReturn:
     """Ends one of several processes at once, when all is saved and said.
 
