@@ -404,7 +404,7 @@ class Ours:
             terms = self.step(next(batches))
         wait(device)
         warm = time.perf_counter() - began
-        loss = sum(float(t.detach()) for t in terms.values())
+        loss = sum(float(t) for t in terms.values())
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss is {loss} after the warm-up")
         if device.type == "cuda":

@@ -672,7 +672,7 @@ class Watch:
 
     def look(self, at: Position, terms: Mapping[str, Tensor]) -> None:
         """Remember the terms of a step, and check all remembered ones if it is time."""
-        self.seen.append((Position(**vars(at)), {k: v.detach() for k, v in terms.items()}))
+        self.seen.append((Position(**vars(at)), dict(terms)))
         if len(self.seen) >= self.every:
             self.flush()
 

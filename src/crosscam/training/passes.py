@@ -198,11 +198,11 @@ def _watched(batch: Batch) -> tuple[Batch, list[_Watched]]:
     readers: list[_Watched] = []
 
     def watch(part: Batch) -> Batch:
-        pairs = watch(part.pairs) if part.pairs is not None else None
-        if part.labels is not None:
-            readers.append(_Watched(part.labels))
-            return dataclasses.replace(part, labels=readers[-1], pairs=pairs)
-        return dataclasses.replace(part, pairs=pairs)
+        pairs = None if part.pairs is None else watch(part.pairs)
+        labels = None if part.labels is None else _Watched(part.labels)
+        if labels is not None:
+            readers.append(labels)
+        return dataclasses.replace(part, labels=labels, pairs=pairs)
 
     return watch(batch), readers
 

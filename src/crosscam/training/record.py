@@ -106,7 +106,7 @@ class Log:
         """Log learning rate, speed, the loss terms of the step just made and other figures."""
         if self.file is None:
             return
-        values = {name: float(term.detach()) for name, term in terms.items()}
+        values = {name: float(term) for name, term in terms.items()}
         self.add(
             {
                 "step": at.step,
@@ -278,7 +278,7 @@ class Bar:
         if self.progress is None or (now - self.shown < 0.5 and done < self.epochs):
             return
         self.shown = now
-        text = "  ".join(f"{name} {float(t.detach()):.2f}" for name, t in terms.items())
+        text = "  ".join(f"{name} {float(t):.2f}" for name, t in terms.items())
         self.progress.update(
             self.task,
             completed=done,
@@ -293,7 +293,7 @@ class Bar:
             # The first step compiles and warms up, so that the clock starts after it.
             self.start = (done, now)
         for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term.detach() if self.steps else term.detach()
+            self.sums[name] = self.sums[name] + term if self.steps else term
         self.steps += 1
         if done != at.epoch + 1 or (now - self.shown < _BETWEEN_LINES and done < self.epochs):
             return
