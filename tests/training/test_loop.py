@@ -26,7 +26,8 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
 from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
-from crosscam.types import Sample
+from crosscam.training.passes import Recorded
+from crosscam.types import Batch, Sample
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,24 @@ def test_the_warning_comes_once(
     assert [line.startswith("crosscam: warning: a triplet on plain") for line in said] == [True]
     loop.resume(run, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_graphs_that_are_never_played_are_told_of_once(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Never(Recorded):
+        def __call__(self, batch: Batch, update: int) -> dict[str, torch.Tensor]:
+            return self.plain(batch, update)
+
+        def unplayed(self) -> str:
+            return "a step, where the moon changes"
+
+    monkeypatch.setattr(loop, "recorded", lambda plain, device, world: Never(plain))
+    recipe = toy_recipe(toys, "engine.graphs=true", "method.margin=soft", "schedule.epochs=2")
+    loop.train(recipe, tmp_path / "run", progress=False)
+    assert capsys.readouterr().err == (
+        "crosscam: warning: engine.graphs=true has not played a step, where the moon changes.\n"
+    )
 
 
 def test_priors_that_nobody_needs_are_told_of(

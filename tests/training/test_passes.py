@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -255,6 +256,26 @@ def accumulating(parameter: torch.nn.Parameter) -> Any:
     view = parameter.view_as(parameter)
     assert view.grad_fn is not None
     return view.grad_fn.next_functions[0][0]
+
+
+def test_steps_that_are_never_played_are_told_of() -> None:
+    def said(method: Method, change: Callable[[int], object] = bool, count: int = 12) -> str:
+        passes = Recorded(Plain(method, method), Player(method))
+        for step, batch in enumerate(batches(method, count)):
+            change(step)
+            for update in range(len(method.updates())):
+                passes(batch, update)
+        return passes.unplayed()
+
+    method = build("baseline")
+    change = functools.partial(setattr, method, "mood")
+    assert said(method) == ""
+    assert said(method, change) == "a step, where a size, or a number of the method, keeps changing"
+    assert said(method, change, 9) == ""  # too few to tell
+    assert said(method, lambda step: change(max(step, 9))) == ""  # it has been played before
+    assert said(build("san", **SAN)) == (
+        "update 2 of a step, whose losses read labels that are on the host"
+    )
 
 
 def test_what_terms_a_step_had_can_be_asked_later() -> None:

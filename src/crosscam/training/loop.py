@@ -363,6 +363,7 @@ def _train(
             Log(run, at.step, engine.tensorboard, me) as log,
         ):
             method.train()
+            warned = False
             while at.epoch < schedule.epochs:
                 if rest is not None:
                     rest(at.epoch < schedule.frozen_epochs)
@@ -404,6 +405,12 @@ def _train(
                             f"stopped after step {at.step}. Go on with: "
                             f"crosscam train --resume {run}"
                         )
+                if isinstance(passes, Recorded) and (said := passes.unplayed()) and not warned:
+                    warned = True
+                    print(
+                        f"crosscam: warning: engine.graphs=true has not played {said}.",
+                        file=sys.stderr,
+                    )
                 at.next_epoch()
                 every = engine.evaluate_every
                 if evaluate and every and (at.epoch % every == 0 or at.epoch == schedule.epochs):

@@ -84,6 +84,7 @@ class Recorded:
 
     def __call__(self, batch: Batch, update: int) -> dict[str, Tensor]:
         tape = self.tapes.setdefault(update, _Tape())
+        tape.steps += 1
         seen = self._what_a_graph_cannot_know(batch)
         if tape.seen != seen:
             tape.clear(seen)
@@ -96,10 +97,26 @@ class Recorded:
                 there.copy_(new)
         assert tape.replay is not None
         tape.replay()
+        tape.played = True
         for parameter, gradient in zip(self.parameters, tape.gradients, strict=True):
             parameter.grad = gradient
         # The next step is played into the same memory; these may be looked at later.
         return dict(zip(tape.names, tape.terms.clone().unbind(), strict=True))
+
+    def unplayed(self) -> str:
+        """Which updates had the steps to be recorded and never were, and why; empty if all were."""
+        found = []
+        for update, tape in self.tapes.items():
+            if tape.played or tape.steps <= 3 * self.WARM:  # it may have changed once
+                continue
+            which = "a step" if len(self.tapes) == 1 else f"update {update + 1} of a step"
+            why = (
+                "whose losses read labels that are on the host"
+                if tape.reads_labels
+                else "where a size, or a number of the method, keeps changing"
+            )
+            found.append(f"{which}, {why}")
+        return "; ".join(found)
 
     def _warm(self, tape: _Tape, batch: Batch, update: int) -> dict[str, Tensor]:
         readers: list[_Watched] = []
@@ -165,9 +182,13 @@ def _collect(values: Iterable[object], numbers: list[object]) -> None:
 
 
 class _Tape:
-    """What is known of one update: until ``replay`` is there, only how often it was ``made``."""
+    """What is known of one update: until ``replay`` is there, only how often it was ``made``.
+
+    ``steps`` and ``played`` are of all its steps, the rest is since something changed.
+    """
 
     def __init__(self) -> None:
+        self.steps, self.played = 0, False
         self.clear(())
 
     def clear(self, seen: tuple[object, ...]) -> None:
