@@ -326,6 +326,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
     convert.add_argument("--license", default="unknown", help="license of the weights")
 
+    average = command("average", _average, "Make a run whose weights are the mean of several's.")
+    average.add_argument("runs", type=Path, nargs="+", metavar="RUN",
+                         help="runs of one network; the recipe is the last one's")  # fmt: skip
+    average.add_argument("--out", type=Path, required=True, help="run folder to create")
+
     doctor = command("doctor", _doctor, "Find out whether an encoder is whole and rightly fed.")
     doctor.add_argument("model", help="encoder or run folder, or name of a model")
     doctor.add_argument("--images", type=Path, metavar="FOLDER",
@@ -777,6 +782,14 @@ def _convert(options: argparse.Namespace) -> int:
         license=options.license,
     )
     print(found.text())
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from crosscam.average import average
+
+    print(average(options.runs, options.out).text())
+    print(f"next:   crosscam evaluate {options.out} --data ... --root ...")
     return 0
 
 
