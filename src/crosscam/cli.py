@@ -225,7 +225,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     describe.add_argument("--num-classes", type=int, default=751, help="training identities")
     describe.add_argument("--json", action="store_true", help="print JSON")
 
-    data = command("data", _data, "Check, list and join data sets.")
+    data = command("data", _data, "Check, list, split and join data sets.")
     verbs = data.add_subparsers(title="verbs", dest="verb", required=True)
     check = verbs.add_parser("check", help="Compare a data set with what it should hold.")
     check.add_argument("name", help="data set name (crosscam data list)")
@@ -236,6 +236,16 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print JSON")
     listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    holding = verbs.add_parser(
+        "holdout", help="A list in which some people of a training set are query and gallery."
+    )
+    holding.add_argument("name", help="data set name (crosscam data list)")
+    holding.add_argument("root", type=Path, help="its folder, or the CSV file")
+    holding.add_argument("out", type=Path, help="the list to write: a CSV file")
+    holding.add_argument("--people", type=int, help="how many are kept out (default: a fifth)")
+    holding.add_argument("--seed", type=int, default=0, help="of their choice")
+    holding.add_argument("--partial", action="store_true", help="accept a subset")
+    holding.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
     joining = verbs.add_parser("join", help="Several data sets as one list to train on.")
     joining.add_argument("out", type=Path, help="the list to write: a CSV file")
     joining.add_argument("--set", dest="sets", action="append", nargs="+", required=True,
@@ -705,6 +715,8 @@ def _data(options: argparse.Namespace) -> int:
         return check.main_list(as_json=options.json)
     if options.verb == "join":
         return _join(options)
+    if options.verb == "holdout":
+        return _holdout(options)
     return check.main_check(
         options.name,
         options.root,
@@ -713,6 +725,18 @@ def _data(options: argparse.Namespace) -> int:
         as_json=options.json,
         options=options.option,
     )
+
+
+def _holdout(options: argparse.Namespace) -> int:
+    from crosscam.data.datasets import load, options_from_text
+    from crosscam.data.holdout import hold_out
+
+    chosen = options_from_text(options.name, options.option)
+    dataset = load(options.name, options.root, options.partial, **chosen)
+    count = hold_out(dataset, options.out, people=options.people, seed=options.seed)
+    print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
+    print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
+    return 0
 
 
 def _join(options: argparse.Namespace) -> int:
