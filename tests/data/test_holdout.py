@@ -14,8 +14,8 @@ from crosscam.data.holdout import hold_out
 from crosscam.errors import DataError
 
 TRAIN = (
-    "a/9.jpg,2,1", "a/1.jpg,2,1", "a/2.jpg,2,2",
-    "b/1.jpg,3,1", "b/2.jpg,3,2", "c/1.jpg,5,2", "c/2.jpg,5,1", "c/3.jpg,5,1",
+    "a/9.jpg,2,1", "a/1.jpg,2,1", "a/2.jpg,2,2", "a/3.jpg,2,2", "b/1.jpg,3,1", "b/2.jpg,3,2",
+    "c/1.jpg,5,2", "c/4.jpg,5,2", "c/2.jpg,5,1", "c/3.jpg,5,1",
     "d/1.jpg,7,1", "d/2.jpg,7,2", "e/1.jpg,8,1", "e/2.jpg,8,2",
 )  # fmt: skip
 
@@ -53,14 +53,14 @@ def test_a_list_by_hand(tmp_path: Path) -> None:
     count = hold_out(load("csv", listed(tmp_path)), path, people=2, seed=seed)
     assert path.read_text() == (
         "path,pid,camid,split\n"
-        "a/9.jpg,2,1,gallery\na/1.jpg,2,1,query\na/2.jpg,2,2,query\n"
+        "a/9.jpg,2,1,gallery\na/1.jpg,2,1,query\na/2.jpg,2,2,query\na/3.jpg,2,2,gallery\n"
         "b/1.jpg,3,1,train\nb/2.jpg,3,2,train\n"
-        "c/1.jpg,5,2,query\nc/2.jpg,5,1,query\nc/3.jpg,5,1,gallery\n"
+        "c/1.jpg,5,2,query\nc/4.jpg,5,2,gallery\nc/2.jpg,5,1,query\nc/3.jpg,5,1,gallery\n"
         "d/1.jpg,7,1,train\nd/2.jpg,7,2,train\ne/1.jpg,8,1,train\ne/2.jpg,8,2,train\n"
     )
-    assert count == {"train": 6, "query": 4, "gallery": 2}
+    assert count == {"train": 6, "query": 4, "gallery": 4}
     found = load("csv", path)
-    assert (len(found.train), len(found.query), len(found.gallery)) == (6, 4, 2)
+    assert (len(found.train), len(found.query), len(found.gallery)) == (6, 4, 4)
     assert found.protocol.same_camera == "drop"
 
 
@@ -68,7 +68,7 @@ def test_without_cameras_the_first_picture_asks(tmp_path: Path) -> None:
     path = tmp_path / "lists" / "hold.csv"
     dataset = load("csv", listed(tmp_path / "set", cameras=False))
     count = hold_out(dataset, path, people=2, seed=seed_that_keeps_out({2, 5}))
-    assert count == {"train": 6, "query": 2, "gallery": 4}
+    assert count == {"train": 6, "query": 2, "gallery": 6}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "pid", "split"]
@@ -77,21 +77,39 @@ def test_without_cameras_the_first_picture_asks(tmp_path: Path) -> None:
     assert load("csv", path).protocol.same_camera == "keep"
 
 
+def test_people_of_one_picture_a_camera_ask_once(tmp_path: Path) -> None:
+    path = tmp_path / "hold.csv"
+    dataset = load("csv", listed(tmp_path))
+    assert hold_out(dataset, path, people=2, seed=seed_that_keeps_out({3, 8})) == {
+        "train": 10, "query": 2, "gallery": 2,
+    }  # fmt: skip
+    found = load("csv", path)
+    assert [s.path.parent.name for s in found.query] == ["b", "e"]
+    assert [s.path.name for s in found.query] == ["1.jpg", "1.jpg"]
+
+
+def test_a_rule_without_cameras_keeps_none(tmp_path: Path) -> None:
+    dataset = load("csv", listed(tmp_path / "set"), same_camera="keep")
+    path = tmp_path / "hold.csv"
+    count = hold_out(dataset, path, people=2, seed=seed_that_keeps_out({2, 5}))
+    assert count == {"train": 6, "query": 2, "gallery": 6}
+    assert load("csv", path).protocol.same_camera == "keep"
+
+
 def test_a_fifth_is_kept_out_and_the_seed_says_who(tmp_path: Path) -> None:
-    for person in range(15):
-        for camera in (1, 2):
-            picture = tmp_path / "own" / f"p{person:02d}" / f"x_c{camera}_1.jpg"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.touch()
-    dataset = load("folder", tmp_path / "own", train_fraction=0.999)
+    rows = [f"{p}_{c}.jpg,{p},{c},train" for p in range(101, 120) for c in (1, 2)]
+    for row in rows:
+        (tmp_path / row.split(",")[0]).touch()
+    (tmp_path / "list.csv").write_text("\n".join(["path,pid,camid,split", *rows]) + "\n")
+    dataset = load("csv", tmp_path / "list.csv")
     kept = []
     for seed in (0, 0, 1):
-        path = tmp_path / f"{len(kept)}.csv"
-        assert sum(hold_out(dataset, path, seed=seed).values()) == len(dataset.train)
+        path = tmp_path / f"hold{len(kept)}.csv"
+        assert hold_out(dataset, path, seed=seed) == {"train": 32, "query": 3, "gallery": 3}
         found = load("csv", path)
-        kept.append({sample.pid for sample in found.gallery + found.query})
+        kept.append({sample.pid for sample in found.query})
+        assert len(kept[-1]) == 3  # a fifth of 19
         assert kept[-1].isdisjoint({sample.pid for sample in found.train})
-        assert len(kept[-1]) == len({s.pid for s in dataset.train}) // 5
     assert kept[0] == kept[1] != kept[2]
 
 
@@ -116,7 +134,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = ["data", "holdout", "csv", str(listed(tmp_path)), str(out), "--people", "2"]
     assert main([*words, "--seed", str(seed_that_keeps_out({2, 5}))]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"{out}: 6 train, 4 query, 2 gallery pictures"
+    assert said[0] == f"{out}: 6 train, 4 query, 4 gallery pictures"
     assert said[1].endswith(f"data.name=csv data.root={out}")
     assert main(words) == 1
     assert "is there already" in capsys.readouterr().err

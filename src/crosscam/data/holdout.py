@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ def hold_out(
     """Write a CSV file of the training pictures of ``dataset``, some people's as query and gallery.
 
     It is read as the data set ``csv`` and judged by Market-1501's rule.  Of those people the first
-    picture of each camera, by path, is a query, all others are the gallery; where cameras are not
-    known, the first picture of each person, and the list has no cameras.  The official test
-    pictures do not appear.  Paths are relative where the pictures lie below the list's folder.
+    picture of each camera, by path, is a query, all others are the gallery; where that would make
+    more queries than gallery pictures, the first picture of each person.  Where cameras are not
+    known (or same_camera=keep), it is the first picture of each person too, and the list has no
+    cameras.  The official test pictures do not appear.  Paths are relative where the pictures lie
+    below the list's folder.
 
     Args:
         dataset: with training pictures.
@@ -59,10 +62,10 @@ def hold_out(
         )
     out = set(np.random.default_rng(seed).choice(pids, people, replace=False).tolist())
     cameras = dataset.protocol.same_camera == "drop"
-    first: dict[tuple[int, int], Sample] = {}
-    for sample in sorted(samples, key=lambda s: s.path.as_posix(), reverse=True):
-        first[sample.pid, sample.camid if cameras else 0] = sample
-    queries = {sample.path for sample in first.values()}
+    held = sorted((s for s in samples if s.pid in out), key=lambda s: s.path.as_posix())
+    queries = _first(held, by_camera=cameras)
+    if len(queries) > len(held) - len(queries):
+        queries = _first(held, by_camera=False)
     here = path.parent.absolute()  # links stay: another copy may lie behind them tomorrow
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -78,3 +81,11 @@ def hold_out(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
     return count
+
+
+def _first(samples: Sequence[Sample], *, by_camera: bool) -> set[Path]:
+    """The first picture of every person, or of every person in every camera."""
+    first: dict[tuple[int, int], Path] = {}
+    for sample in samples:
+        first.setdefault((sample.pid, sample.camid if by_camera else 0), sample.path)
+    return set(first.values())
