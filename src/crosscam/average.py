@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import crosscam
 from crosscam import embedder
@@ -36,14 +37,14 @@ class Averaged:
     run: Path
     of: tuple[Path, ...]
     parameters: int  # that were averaged
-    not_averaged: tuple[str, ...]  # which no encoder reads
+    not_averaged: tuple[str, ...]  # parameters that are not in all runs, or not in one shape
 
     def text(self) -> str:
         """Lines for a terminal."""
-        left = f"; not averaged, as no encoder reads them: {', '.join(self.not_averaged)}"
+        left = f"; as in the last run: {', '.join(self.not_averaged)}" if self.not_averaged else ""
         return (
             f"{self.run}: the mean of {', '.join(map(str, self.of))}, "
-            f"{counted(self.parameters, 'parameter')}{left if self.not_averaged else ''}"
+            f"{counted(self.parameters, 'parameter')}{left}"
         )
 
 
@@ -58,121 +59,189 @@ class _Run:
 def average(runs: Sequence[Path], out: Path) -> Averaged:
     """Makes the run folder ``out``, whose weights are the mean of those of ``runs``.
 
-    Parameters that only training reads (classifiers: the people of other runs are others) stay
-    those of the last run, whose recipe the new one takes too.  Running statistics are averaged as
-    the weights are.
+    Tensors that only training reads may be missing in some runs or differ in shape, as classifiers
+    of other people do: those stay the last run's, whose recipe the new run takes too.  Running
+    statistics are averaged as the weights are.  A run made here cannot be resumed, but training can
+    start from it.
 
     Args:
-        runs: finished run folders of one method with the same settings of the network, two or more.
+        runs: finished run folders of one method with the same network, two or more.
         out: folder to create.
 
     Raises:
         InputError: fewer than two runs, one of them twice, or ``out`` is not empty.
-        CheckpointError: a run that cannot be read or has another network or other pictures.
+        CheckpointError: a run that cannot be read or has another network or other pictures, or
+            weights that are not finite.
+        RecipeError: a recipe of a run does not fit this version.
+        DiskError: the files cannot be written.
     """
     if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
         raise InputError(
             f"an average is of two or more different runs, got {', '.join(map(str, runs))}."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty: name a new folder.")
+        raise InputError(f"{out} is there already: name a new folder.")
     found = [_Run(run, *embedder.load_method(run)) for run in runs]
+    for run in found:
+        _require_finite(run)
     last = found[-1]
-    unread = set(training_only(last.method, last.recipe.preprocess.size))
+    unread = set().union(*map(_unread, found))
     for run in found[:-1]:
         _require_same_network(run, last, unread)
-    state = last.method.state_dict()
-    states = [run.method.state_dict() for run in found[:-1]] + [
-        {name: value.clone() for name, value in state.items()}
-    ]
-    for name, value in state.items():
-        if name not in unread and value.is_floating_point():
-            value.copy_(torch.stack([other[name].double() for other in states]).mean(0))
     card = _card(found)
+    states = [{k: v.clone() for k, v in run.method.state_dict().items()} for run in found]
+    state = last.method.state_dict()
+    shared = {
+        name
+        for name, value in state.items()
+        if all(name in other and other[name].shape == value.shape for other in states)
+    }
+    for name in shared:
+        if state[name].is_floating_point():
+            mean = torch.stack([other[name].double() for other in states]).mean(0)
+            state[name].copy_(mean)
     out.mkdir(parents=True, exist_ok=True)
     card["weights_sha256"] = save_weights(out / "weights.safetensors", state)
     write_atomically(out / "recipe.yaml", last.recipe.to_yaml())
     write_atomically(out / "card.json", json.dumps(card, indent=1))
-    count = sum(p.numel() for name, p in last.method.named_parameters() if name not in unread)
-    return Averaged(out, tuple(runs), count, tuple(sorted(unread)))
+    sizes = {name: p.numel() for name, p in last.method.named_parameters()}
+    count = sum(size for name, size in sizes.items() if name in shared)
+    return Averaged(out, tuple(runs), count, tuple(sorted(sizes.keys() - shared)))
+
+
+def _unread(run: _Run) -> set[str]:
+    """Names of the tensors of a run that ``embed`` does not read.
+
+    Of the statistics that are no parameters, those of modules of which it reads no parameter.
+    """
+    parameters = set(training_only(run.method, run.recipe.preprocess.size))
+    found = set(parameters)
+    for name, module in run.method.named_modules():
+        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name and own and own <= parameters:
+            found |= {f"{name}.{key}" for key, _ in module.named_buffers()}
+    return found
+
+
+def _require_finite(run: _Run) -> None:
+    for name, value in run.method.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"{run.folder} cannot be averaged: its {name} has values that are not finite."
+            )
 
 
 @torch.no_grad()
 def _require_same_network(run: _Run, other: _Run, unread: set[str]) -> None:
     """With the same weights both must compute the same of the same pictures."""
-    pair = f"{run.folder} and {other.folder}"
-    settings = [
-        ("method.name", run.recipe.method.name, other.recipe.method.name),
-        ("preprocess", run.recipe.test_preprocess, other.recipe.test_preprocess),
-        ("test.flip", run.recipe.test.flip, other.recipe.test.flip),
-        ("test.metric", run.recipe.test.metric, other.recipe.test.metric),
-    ]
-    for name, one, two in settings:
-        if one != two:
+    pair = f"{run.folder} and {other.folder} cannot be averaged"
+    ours, theirs = _settings(run.recipe), _settings(other.recipe)
+    for name, value in ours.items():
+        if value != theirs[name]:
             raise CheckpointError(
-                f"{pair} cannot be averaged: {name} is {one} in the first and {two} in the second."
+                f"{pair}: {name} is {value} in the first and {theirs[name]} in the second."
             )
-    ours, theirs = run.method.state_dict(), other.method.state_dict()
-    read = {name for name in {*ours, *theirs} - unread if not _counts(name)}
-    misfit = sorted(
-        name
-        for name in read
-        if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape
-    )
+    one, two = run.method.state_dict(), other.method.state_dict()
+    read = {name for name in {*one, *two} - unread if not name.endswith("num_batches_tracked")}
+    misfit = sorted(name for name in read if _shape(one, name) != _shape(two, name))
     if misfit:
         raise CheckpointError(
-            f"{pair} cannot be averaged: they are different networks, which do not share, or not "
-            f"in the same shape, {counted(len(misfit), 'tensor')} ({', '.join(misfit[:4])})."
+            f"{pair}: they are different networks, which do not share, or not in the same shape, "
+            f"{counted(len(misfit), 'tensor')} ({', '.join(misfit[:4])})."
         )
     same = copy.deepcopy(other.method)
-    same.load_state_dict({name: ours[name] for name in read}, strict=False)
+    same.load_state_dict({name: one[name] for name in read}, strict=False)
     draw = torch.Generator().manual_seed(0)
     pictures = torch.randn(2, 3, *other.recipe.preprocess.size, generator=draw)
-    if not torch.allclose(
-        run.method.eval().embed(pictures), same.eval().embed(pictures), atol=1e-5
-    ):
+    a, b = run.method.eval().embed(pictures), same.eval().embed(pictures)
+    if a.shape != b.shape or not torch.allclose(a, b, atol=1e-5):
         raise CheckpointError(
-            f"{pair} cannot be averaged: with the same weights they compute different features, so "
-            "a setting of their networks differs (stride, pooling). Compare their recipe.yaml."
+            f"{pair}: with the same weights they compute different features, so a setting of "
+            "their networks differs (stride, pooling). Compare their recipe.yaml."
         )
 
 
-def _counts(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
+def _settings(recipe: Recipe) -> dict[str, object]:
+    """What must be the same beside the network."""
+    preprocess = asdict(recipe.test_preprocess).items()
+    return {
+        "method.name": recipe.method.name,
+        **{f"preprocess.{key}": value for key, value in preprocess},
+        "test.flip": recipe.test.flip,
+        "test.metric": recipe.test.metric,
+    }
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return state[name].shape if name in state else None
 
 
 def _card(found: Sequence[_Run]) -> dict[str, Any]:
-    """The card of the last run, with the data of all; what its training took is not carried on."""
+    """The card of an average: the data, terms and licenses of all that is in it."""
     last = found[-1]
-    cards = [
-        card_of_run(r.folder, r.recipe, r.card, r.method.dim, parts_of(r.method)) for r in found
-    ]
-    on = {card.trained_on.title: card.trained_on for card in cards}
-    data = {entry["name"]: None for entry in (run.card["trained_on"] for run in found)}
-    licenses = {card.license: None for card in cards}
+    sources = {json.dumps(entry): entry for run in found for entry in _sources(run)}
+    learned: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for entry in sources.values():
+        learned[tuple(entry[key] for key in ("trained_on", "terms", *_COUNTS))] = entry
+    sizes = {key: [int(entry[key] or 0) for entry in learned.values()] for key in _COUNTS}
+
+    def listed(key: str, separator: str) -> str:
+        return separator.join(dict.fromkeys(str(entry[key]) for entry in learned.values()))
+
     return {
         "crosscam": crosscam.__version__,
         "torch": torch.__version__,
-        "method": last.card["method"],
-        "paper": last.card["paper"],
+        "method": last.recipe.method.name,
+        "paper": last.method.paper,
         "feature_dim": last.method.dim,
         "num_classes": last.card["num_classes"],
         "trained_on": {
-            "name": " + ".join(data),
+            "name": listed("data", " + "),
             "variant": "",
-            "title": " + ".join(on),
-            "terms": "; ".join(dict.fromkeys(entry.terms for entry in on.values())),
-            "images": sum(entry.images or 0 for entry in on.values()),
-            "identities": sum(entry.identities or 0 for entry in on.values()),
-            "cameras": max(entry.cameras or 0 for entry in on.values()),
+            "title": listed("trained_on", " + "),
+            "terms": listed("terms", "; "),
+            "images": sum(sizes["images"]),
+            "identities": sum(sizes["identities"]),
+            "cameras": max(sizes["cameras"]),
         },
-        "license": "; ".join(licenses),
-        "averaged": [
-            {
-                "run": run.folder.resolve().name,
-                "trained_on": run.card["trained_on"]["title"],
-                "weights_sha256": sha256(run.folder / "weights.safetensors"),
-            }
-            for run in found
-        ],
+        "license": "; ".join(dict.fromkeys(str(e["license"]) for e in sources.values())),
+        "averaged": list(sources.values()),
     }
+
+
+_COUNTS = ("images", "identities", "cameras")
+
+
+def _sources(run: _Run) -> list[dict[str, Any]]:
+    """What a run is made of, as its card will list it: itself, or the runs that it is the mean of.
+
+    Raises:
+        CheckpointError: the card does not say what the run learned from.
+    """
+    on = run.card.get("trained_on")
+    if not isinstance(on, dict) or not on.get("title"):
+        raise CheckpointError(
+            f"{run.folder / 'card.json'} does not say what the run learned from: it needs "
+            "trained_on, with a title."
+        )
+    inner = run.card.get("averaged")
+    if isinstance(inner, list) and all(isinstance(e, dict) and e.keys() == _KEYS for e in inner):
+        return inner
+    sizes = {key: on.get(key) if isinstance(on.get(key), int) else None for key in _COUNTS}
+    method, recipe = run.method, run.recipe
+    known = {**run.card, "trained_on": {**on, **sizes}}
+    card = card_of_run(run.folder, recipe, known, method.dim, parts_of(method))
+    return [
+        {
+            "run": run.folder.resolve().name,
+            "data": str(on.get("name", recipe.data.name)),
+            "trained_on": card.trained_on.title,
+            "terms": card.trained_on.terms,
+            "license": card.license,
+            **sizes,
+            "weights_sha256": sha256(run.folder / "weights.safetensors"),
+        }
+    ]
+
+
+_KEYS = {"run", "data", "trained_on", "terms", "license", *_COUNTS, "weights_sha256"}

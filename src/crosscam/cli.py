@@ -733,8 +733,8 @@ def _holdout(options: argparse.Namespace) -> int:
 
     chosen = options_from_text(options.name, options.option)
     dataset = load(options.name, options.root, options.partial, **chosen)
-    count = hold_out(dataset, options.out, people=options.people, seed=options.seed)
-    print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
+    found = hold_out(dataset, options.out, people=options.people, seed=options.seed)
+    print(f"{options.out}: {found.text()}")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
     return 0
 
@@ -813,7 +813,7 @@ def _average(options: argparse.Namespace) -> int:
     from crosscam.average import average
 
     print(average(options.runs, options.out).text())
-    print(f"next:   crosscam evaluate {options.out} --data ... --root ...")
+    print(f"next:   crosscam evaluate {options.out}")
     return 0
 
 

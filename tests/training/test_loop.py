@@ -158,13 +158,14 @@ def test_graphs_that_are_never_played_are_told_of_once(
             return self.plain(batch, update)
 
         def unplayed(self) -> str:
-            return "a step, where the moon changes"
+            return "the moon changes"
 
     monkeypatch.setattr(loop, "recorded", lambda plain, device, world: Never(plain))
     recipe = toy_recipe(toys, "engine.graphs=true", "method.margin=soft", "schedule.epochs=2")
     loop.train(recipe, tmp_path / "run", progress=False)
     assert capsys.readouterr().err == (
-        "crosscam: warning: engine.graphs=true has not played a step, where the moon changes.\n"
+        "crosscam: warning: engine.graphs=true gains nothing: no step was played yet, because the "
+        "moon changes. Leave it at its default.\n"
     )
 
 

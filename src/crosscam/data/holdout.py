@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +18,52 @@ import numpy as np
 from crosscam.errors import DataError
 from crosscam.files import write_atomically
 from crosscam.types import Dataset, Sample
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
-__all__ = ["hold_out"]
+__all__ = ["HeldOut", "hold_out"]
 
 
-def hold_out(
-    dataset: Dataset, path: Path, *, people: int | None = None, seed: int = 0
-) -> dict[str, int]:
+@dataclass(frozen=True)
+class HeldOut:
+    """How many pictures of each split a list has; ``unmatched`` queries have no right answer."""
+
+    train: int
+    query: int
+    gallery: int
+    unmatched: int
+
+    def text(self) -> str:
+        """A line for a terminal."""
+        without = (
+            f" ({self.unmatched:,} of the queries {either(self.unmatched, 'has', 'have')} no match "
+            "and will not be counted)"
+        )
+        return (
+            f"{self.train:,} train, {self.query:,} query, {self.gallery:,} gallery pictures"
+            f"{without if self.unmatched else ''}"
+        )
+
+
+def hold_out(dataset: Dataset, path: Path, *, people: int | None = None, seed: int = 0) -> HeldOut:
     """Write a CSV file of the training pictures of ``dataset``, some people's as query and gallery.
 
     It is read as the data set ``csv`` and judged by Market-1501's rule.  Of those people the first
-    picture of each camera, by path, is a query, all others are the gallery; where that would make
-    more queries than gallery pictures, the first picture of each person.  Where cameras are not
-    known (or same_camera=keep), it is the first picture of each person too, and the list has no
+    picture of each camera, by path, is a query and all others are the gallery; or the first picture
+    of each person, where more queries have a match then (one picture a camera).  Where cameras are
+    not known (or same_camera=keep) it is the first picture of each person, and the list has no
     cameras.  The official test pictures do not appear.  Paths are relative where the pictures lie
     below the list's folder.
 
     Args:
         dataset: with training pictures.
         path: the file to write, ending in .csv; one that is there is not replaced.
-        people: how many are kept out; None takes a fifth.
+        people: how many are kept out; None takes a fifth, two at least.
         seed: of their choice, by ``numpy.random.default_rng(seed).choice``.
 
-    Returns:
-        How many pictures of each split were written.
-
     Raises:
-        DataError: no training pictures, fewer than two people left on a side, a negative seed, or a
-            file that is there or no ``.csv``.
+        DataError: no training pictures, fewer than two people left on a side, nobody kept out with
+            a picture that another one could find, a negative seed, a file name that is no text, or
+            a list that is there or no ``.csv``.
         DiskError: the file cannot be written.
     """
     if path.suffix.lower() != ".csv" or path.exists():
@@ -54,7 +73,7 @@ def hold_out(
         raise DataError(f"the seed of the choice must be 0 or more, got {seed}.")
     samples = dataset.require_train()
     pids = sorted({sample.pid for sample in samples})
-    people = len(pids) // 5 if people is None else people
+    people = max(2, len(pids) // 5) if people is None else people
     if not 2 <= people <= len(pids) - 2:
         raise DataError(
             f"{dataset.title} has {counted(len(pids), 'person', 'people')} to train on, and "
@@ -63,29 +82,60 @@ def hold_out(
     out = set(np.random.default_rng(seed).choice(pids, people, replace=False).tolist())
     cameras = dataset.protocol.same_camera == "drop"
     held = sorted((s for s in samples if s.pid in out), key=lambda s: s.path.as_posix())
-    queries = _first(held, by_camera=cameras)
-    if len(queries) > len(held) - len(queries):
-        queries = _first(held, by_camera=False)
-    here = path.parent.absolute()  # links stay: another copy may lie behind them tomorrow
+    ways = [_first(held, by_camera=way) for way in ([True, False] if cameras else [False])]
+    queries = min(ways, key=lambda way: -_matched(held, way, cameras))  # the first of equals
+    matched = _matched(held, queries, cameras)
+    if not matched:
+        raise DataError(
+            f"of the {people} people kept out nobody has two pictures "
+            f"{'in different cameras' if cameras else 'or more'}, so no query has a match. "
+            + (
+                "--option same_camera=keep makes every match count."
+                if cameras
+                else "Keep out others."
+            )
+        )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "pid", *(["camid"] if cameras else []), "split"])
-    count = {"train": 0, "query": 0, "gallery": 0}
+    count = Counter[str]()
     for sample in samples:
-        asks = "query" if sample.path in queries else "gallery"
-        split = asks if sample.pid in out else "train"
+        split = "train" if sample.pid not in out else "query" if sample in queries else "gallery"
         count[split] += 1
-        place = sample.path.absolute()
-        name = place.relative_to(here).as_posix() if place.is_relative_to(here) else str(place)
+        name = _name(sample.path, path.parent)
         writer.writerow([name, sample.pid, *([sample.camid] if cameras else []), split])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue())
-    return count
+    return HeldOut(count["train"], len(queries), count["gallery"], len(queries) - matched)
 
 
-def _first(samples: Sequence[Sample], *, by_camera: bool) -> set[Path]:
+def _first(samples: Sequence[Sample], *, by_camera: bool) -> set[Sample]:
     """The first picture of every person, or of every person in every camera."""
-    first: dict[tuple[int, int], Path] = {}
+    first: dict[tuple[int, int], Sample] = {}
     for sample in samples:
-        first.setdefault((sample.pid, sample.camid if by_camera else 0), sample.path)
+        first.setdefault((sample.pid, sample.camid if by_camera else 0), sample)
     return set(first.values())
+
+
+def _matched(samples: Sequence[Sample], queries: set[Sample], cameras: bool) -> int:
+    """How many queries find a gallery picture of their person, in another camera if there are."""
+    gallery = [s for s in samples if s not in queries]
+    of_person = Counter(s.pid for s in gallery)
+    of_camera = Counter((s.pid, s.camid) for s in gallery)
+    return sum(of_person[q.pid] > (of_camera[q.pid, q.camid] if cameras else 0) for q in queries)
+
+
+def _name(picture: Path, folder: Path) -> str:
+    """What the list calls a picture: below its folder where it lies there.  Links stay links."""
+    place, here = picture.absolute(), folder.absolute()
+    name = place.relative_to(here).as_posix() if place.is_relative_to(here) else str(place)
+    if name != name.strip():  # who reads a list drops blanks around a cell
+        name = str(place)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the name of {str(picture).encode('utf-8', 'backslashreplace').decode()} is no text, "
+            "and a list cannot hold it. Rename the file."
+        ) from error
+    return name

@@ -158,12 +158,19 @@ def resumed(run: Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of a run, with changes ``key=value`` to where things lie.
 
     Raises:
-        CheckpointError: no run folder, or its data are not where they were.
+        CheckpointError: no run folder, one without checkpoints (converted, averaged), or its data
+            are not where they were.
         RecipeError: a change to what is learned.
     """
     if not (run / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{run} is not a run folder: it has no recipe.yaml. Give the folder of a run."
+        )
+    if not (run / "checkpoints").is_dir() and (run / "weights.safetensors").is_file():
+        raise CheckpointError(
+            f"{run} has weights and no checkpoint to go on from: it was converted or averaged, or "
+            "its checkpoints were removed. Start a new run from what it has learned: "
+            f"method.backbone.pretrained={run / 'weights.safetensors'}."
         )
     other = [s for s in settings if s.partition("=")[0] not in MOVABLE]
     if other:
@@ -405,10 +412,11 @@ def _train(
                             f"stopped after step {at.step}. Go on with: "
                             f"crosscam train --resume {run}"
                         )
-                if isinstance(passes, Recorded) and (said := passes.unplayed()) and not warned:
+                if isinstance(passes, Recorded) and (why := passes.unplayed()) and not warned:
                     warned = True
                     print(
-                        f"crosscam: warning: engine.graphs=true has not played {said}.",
+                        f"crosscam: warning: engine.graphs=true gains nothing: no step was played "
+                        f"yet, because {why}. Leave it at its default.",
                         file=sys.stderr,
                     )
                 at.next_epoch()
