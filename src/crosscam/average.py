@@ -21,10 +21,10 @@ import crosscam
 from crosscam import embedder
 from crosscam.deployed import card_of_run, parts_of, training_only
 from crosscam.errors import CheckpointError, InputError
-from crosscam.files import sha256, write_atomically
+from crosscam.files import sha256
 from crosscam.methods import Method
 from crosscam.recipe import Recipe
-from crosscam.training.checkpoint import save_weights
+from crosscam.training.record import require_new_folder, write_run
 from crosscam.wording import counted
 
 __all__ = ["Averaged", "average"]
@@ -79,8 +79,7 @@ def average(runs: Sequence[Path], out: Path) -> Averaged:
         raise InputError(
             f"an average is of two or more different runs, got {', '.join(map(str, runs))}."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: name a new folder.")
+    require_new_folder(out)
     found = [_Run(run, *embedder.load_method(run)) for run in runs]
     for run in found:
         _require_finite(run)
@@ -88,22 +87,19 @@ def average(runs: Sequence[Path], out: Path) -> Averaged:
     unread = set().union(*map(_unread, found))
     for run in found[:-1]:
         _require_same_network(run, last, unread)
-    card = _card(found)
-    states = [{k: v.clone() for k, v in run.method.state_dict().items()} for run in found]
-    state = last.method.state_dict()
+    states = [run.method.state_dict() for run in found]
+    state = states[-1]
     shared = {
         name
         for name, value in state.items()
         if all(name in other and other[name].shape == value.shape for other in states)
     }
-    for name in shared:
-        if state[name].is_floating_point():
-            mean = torch.stack([other[name].double() for other in states]).mean(0)
-            state[name].copy_(mean)
-    out.mkdir(parents=True, exist_ok=True)
-    card["weights_sha256"] = save_weights(out / "weights.safetensors", state)
-    write_atomically(out / "recipe.yaml", last.recipe.to_yaml())
-    write_atomically(out / "card.json", json.dumps(card, indent=1))
+    means = {
+        name: torch.stack([other[name].double() for other in states]).mean(0).to(state[name].dtype)
+        for name in shared
+        if state[name].is_floating_point()
+    }
+    write_run(out, last.recipe, _card(found), {**state, **means})
     sizes = {name: p.numel() for name, p in last.method.named_parameters()}
     count = sum(size for name, size in sizes.items() if name in shared)
     return Averaged(out, tuple(runs), count, tuple(sorted(sizes.keys() - shared)))

@@ -12,7 +12,6 @@ or a PyTorch file that holds nothing but tensors and plain values.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -28,11 +27,11 @@ from torch import Tensor
 
 import crosscam
 from crosscam.errors import CheckpointError, InputError
-from crosscam.files import sha256, write_atomically
+from crosscam.files import sha256
 from crosscam.methods import Method
 from crosscam.nn.resnet import DEPTHS
 from crosscam.recipe import Recipe, parse
-from crosscam.training.checkpoint import save_weights
+from crosscam.training.record import require_new_folder, write_run
 
 __all__ = ["Converted", "Toolkit", "convert"]
 
@@ -103,8 +102,7 @@ def convert(
             these networks, or that misses some of its weights.
         InputError: ``out`` is not empty.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty: name a new folder.")
+    require_new_folder(out)
     state = _read(file)
     found = _toolkit_of(state, file) if toolkit == "auto" else toolkit
     if found not in get_args(Toolkit):
@@ -115,8 +113,6 @@ def convert(
     recipe = _recipe(plan, last_stride, stem, size)
     method = recipe.method.build(plan.classes)
     _load(method, plan, file)
-    out.mkdir(parents=True, exist_ok=True)
-    digest = save_weights(out / "weights.safetensors", method.state_dict())
     card = {
         "crosscam": crosscam.__version__,
         "method": recipe.method.name,
@@ -134,10 +130,8 @@ def convert(
         },
         "license": license,
         "converted_from": {"toolkit": found, "file": file.name, "sha256": sha256(file)},
-        "weights_sha256": digest,
     }
-    write_atomically(out / "recipe.yaml", recipe.to_yaml())
-    write_atomically(out / "card.json", json.dumps(card, indent=1))
+    write_run(out, recipe, card, method.state_dict())
     return Converted(out, found, tuple(plan.settings), tuple(sorted(plan.unused)))
 
 

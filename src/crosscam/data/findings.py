@@ -25,6 +25,7 @@ __all__ = [
     "count",
     "finding",
     "inspect",
+    "printable",
     "row",
     "splits",
 ]
@@ -80,11 +81,11 @@ def finding(
 ) -> Finding:
     """A ``Finding`` that keeps the first few of ``examples`` and counts them all."""
     every = list(examples)
-    shown = tuple(_printable(str(e)) for e in every[:MAX_EXAMPLES])
-    return Finding(level, kind, _printable(found), needed, _printable(fix), shown, len(every))
+    shown = tuple(printable(str(e)) for e in every[:MAX_EXAMPLES])
+    return Finding(level, kind, printable(found), needed, printable(fix), shown, len(every))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """File names may hold bytes that are no text; those are shown as ``\\udcf6``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from crosscam.data.findings import printable
+from crosscam.data.listing import require_new_list
 from crosscam.errors import DataError
 from crosscam.files import write_atomically
 from crosscam.types import Dataset, Sample
@@ -66,9 +68,7 @@ def hold_out(dataset: Dataset, path: Path, *, people: int | None = None, seed: i
             a list that is there or no ``.csv``.
         DiskError: the file cannot be written.
     """
-    if path.suffix.lower() != ".csv" or path.exists():
-        what = "is there already" if path.exists() else "does not end in .csv"
-        raise DataError(f"{path} {what}: give the list another name.")
+    require_new_list(path)
     if seed < 0:
         raise DataError(f"the seed of the choice must be 0 or more, got {seed}.")
     samples = dataset.require_train()
@@ -83,8 +83,8 @@ def hold_out(dataset: Dataset, path: Path, *, people: int | None = None, seed: i
     cameras = dataset.protocol.same_camera == "drop"
     held = sorted((s for s in samples if s.pid in out), key=lambda s: s.path.as_posix())
     ways = [_first(held, by_camera=way) for way in ([True, False] if cameras else [False])]
-    queries = min(ways, key=lambda way: -_matched(held, way, cameras))  # the first of equals
-    matched = _matched(held, queries, cameras)
+    of_ways = [(_matched(held, queries, cameras), queries) for queries in ways]
+    matched, queries = max(of_ways, key=lambda way: way[0])  # the first of equals
     if not matched:
         raise DataError(
             f"of the {people} people kept out nobody has two pictures "
@@ -135,7 +135,7 @@ def _name(picture: Path, folder: Path) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the name of {str(picture).encode('utf-8', 'backslashreplace').decode()} is no text, "
-            "and a list cannot hold it. Rename the file."
+            f"the name of {printable(str(picture))} is no text, and a list cannot hold it. Rename "
+            "the file."
         ) from error
     return name

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from crosscam.data.listing import require_new_list
 from crosscam.errors import DataError
 from crosscam.files import write_atomically
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
@@ -40,9 +41,7 @@ def join(sets: Sequence[Dataset], path: Path, *, test: bool = True) -> dict[str,
     """
     if len(sets) < 2:
         raise DataError(f"joining takes two data sets or more, got {len(sets)}.")
-    if path.suffix.lower() != ".csv" or path.exists():
-        what = "is there already" if path.exists() else "does not end in .csv"
-        raise DataError(f"{path} {what}: give the joined list another name.")
+    require_new_list(path)
     folders = [(s.name, s.variant, s.root.resolve()) for s in sets]
     if len(set(folders)) < len(folders):
         raise DataError("a data set stands twice among those to join: name each once.")

@@ -24,6 +24,7 @@ __all__ = [
     "image_names",
     "named_samples",
     "read_lines",
+    "require_new_list",
     "shuffled",
     "split_folder",
 ]
@@ -169,3 +170,10 @@ def shuffled(keys: Iterable[str], seed: int) -> list[str]:
         return hashlib.blake2b(f"{seed}:{key}".encode("utf-8", "surrogateescape")).digest()
 
     return sorted(keys, key=place)
+
+
+def require_new_list(path: Path) -> None:
+    """Refuse a file name that is taken, or that no list is read from."""
+    if path.suffix.lower() != ".csv" or path.exists():
+        what = "is there already" if path.exists() else "does not end in .csv"
+        raise DataError(f"{path} {what}: give the list another name.")

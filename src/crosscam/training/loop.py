@@ -412,7 +412,7 @@ def _train(
                             f"stopped after step {at.step}. Go on with: "
                             f"crosscam train --resume {run}"
                         )
-                if isinstance(passes, Recorded) and (why := passes.unplayed()) and not warned:
+                if isinstance(passes, Recorded) and not warned and (why := passes.unplayed()):
                     warned = True
                     print(
                         f"crosscam: warning: engine.graphs=true gains nothing: no step was played "

@@ -20,13 +20,23 @@ import torch
 from torch import Tensor
 
 import crosscam
-from crosscam.errors import CheckpointError, MissingExtraError
+from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.recipe import Recipe
+from crosscam.training import checkpoint
 from crosscam.types import Dataset
 
-__all__ = ["Bar", "Log", "Position", "first_card", "read_card", "update_card"]
+__all__ = [
+    "Bar",
+    "Log",
+    "Position",
+    "first_card",
+    "read_card",
+    "require_new_folder",
+    "update_card",
+    "write_run",
+]
 
 
 @dataclass
@@ -196,6 +206,31 @@ def update_card(run: Path, entries: Mapping[str, Any]) -> None:
     """
     card = {**read_card(run), **entries}
     write_atomically(run / "card.json", json.dumps(card, indent=1))
+
+
+def require_new_folder(run: Path) -> None:
+    """Refuse a folder that holds something, or a file, for a run that is made without training.
+
+    Raises:
+        InputError: something is there.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run} is there already and not empty: name a new folder.")
+
+
+def write_run(
+    run: Path, recipe: Recipe, card: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """The folder of a finished run that nothing was trained for: weights, recipe and card.
+
+    The card gets the digest of the weights.
+
+    Raises:
+        DiskError: the files cannot be written.
+    """
+    digest = checkpoint.save_weights(run / "weights.safetensors", weights)
+    write_atomically(run / "recipe.yaml", recipe.to_yaml())
+    write_atomically(run / "card.json", json.dumps({**card, "weights_sha256": digest}, indent=1))
 
 
 def _commit() -> str:
