@@ -5,8 +5,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Real data sets for tests and demo, where somebody has put them; everything works without.
-CROSSCAM_DATA ?= $(wildcard ../shared/data)
+# Real data sets for tests and demo, if somebody has put or linked them there (git ignores the
+# folder); everything works without.
+CROSSCAM_DATA ?= $(wildcard data)
 export CROSSCAM_DATA
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The main job on real or rendered pictures: check, train, measure, search.  `make demo` runs this.
 #   DATA   a data set: a CSV (path,pid,camid,split), a Market-1501-style folder, or a folder with
-#          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv if it is there,
-#          else people rendered on the spot.
+#          one folder per person.  Default: $CROSSCAM_DATA/market1501/holdout.csv (make: data/...),
+#          if it is there, else people rendered on the spot.
 #   EPOCHS passes over the training pictures (default 12: three to six minutes on two cores)
 set -euo pipefail
 cd "$(dirname "$0")"
