@@ -238,7 +238,7 @@ class TestSettings:
     """How the trained model is measured.
 
     Args:
-        flip: add the features of the mirrored picture before normalizing.
+        flip: add the unit vector of the mirrored picture, and bring the sum to length one.
         interpolation: of the resize at test, if it differs from training.
         ap: the AP rule that is called mAP; both are always reported by name.
         metric: distance between features.

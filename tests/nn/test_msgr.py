@@ -360,6 +360,34 @@ def test_bfloat16_keeps_the_penalty_in_float32_and_close() -> None:
         assert not p.requires_grad or bool(p.grad.isfinite().all()), name
 
 
+def test_bfloat16_teaches_nearly_what_float32_teaches() -> None:
+    def gradients(half: bool) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = method(batch)
+        weights = [p for p in method.parameters() if p.requires_grad]
+        of_losses = sum(v for k, v in terms.items() if k != "msgr")
+        both = {"penalty": terms["msgr"], "losses": of_losses}
+        return {
+            name: torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(
+                        value, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+                    )
+                ]
+            )
+            for name, value in both.items()
+        }
+
+    torch.manual_seed(0)
+    method, batch = Baseline(4, backbone=SMALL, msgr=0.1, margin="soft"), real_batch((64, 32))
+    exact, half = gradients(False), gradients(True)
+    cosine = {name: float(torch.cosine_similarity(exact[name], half[name], 0)) for name in exact}
+    assert cosine["penalty"] > 0.9
+    assert cosine["penalty"] > cosine["losses"] - 0.05
+    assert float(half["penalty"].norm() / exact["penalty"].norm()) == pytest.approx(1, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -28,7 +28,8 @@ taken; the half batch of rendered pairs and its weight (``data.pairs``, ``synthe
 bilinear resize of pictures; textures of another size than the decoder's are averaged to it.
 
 Ours: B runs the encoder a second time, since A has changed its weights, so that the encoder's
-running statistics move twice a batch; pictures are brought to their size once and enlarged from
+running statistics move twice a batch; texels of our own chart that lie on no body do not count in
+L_Rec; pictures are brought to their size once and enlarged from
 there before a random crop, where the release enlarges the original; AMSGrad from the first step on,
 where the release warms up with a plain Adam; batch statistics of rendered pictures do not enter the
 running ones; ``embed`` gives v scaled to length one; ``margin="soft"``; ``decoder_width``; rates of
