@@ -28,7 +28,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Body, Depends, FastAPI, File, Form, Query, Request, UploadFile
@@ -43,6 +43,7 @@ from starlette.exceptions import HTTPException
 
 import crosscam
 from crosscam.decision import Calibration, Drift, judge
+from crosscam.decision.calibration import RATES
 from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
 from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
@@ -79,18 +80,6 @@ Camera = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F-]{36}$")]
 Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
-
-
-class Encoder(Protocol):
-    """What the service needs of a model; see ``gallery.Encoder``."""
-
-    @property
-    def hash(self) -> str: ...
-
-    @property
-    def dim(self) -> int: ...
-
-    def embed(self, images: Any, /) -> Any: ...
 
 
 class Service:
@@ -553,7 +542,7 @@ def make_app(service: Service) -> FastAPI:
         include_known: Annotated[bool, Form()] = False,
         exact: Annotated[bool, Form()] = False,
         rerank_top: Annotated[int, Form(ge=0, le=1000)] = 0,
-        far: Annotated[float | None, Form(ge=0.001, le=0.3)] = None,
+        far: Annotated[float | None, Form(ge=RATES[0], le=RATES[-1])] = None,
         reason: Annotated[Reason, Form()] = "",
     ) -> dict[str, Any]:
         """Ranks the gallery for the person on the given pictures, sightings, or of that name."""

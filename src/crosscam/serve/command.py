@@ -24,7 +24,6 @@ from crosscam.wording import counted, either
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
     from crosscam.gallery import Gallery
-    from crosscam.models import resolve
 
 __all__ = ["add_serve", "add_token", "serve", "token"]
 
