@@ -28,6 +28,7 @@ from crosscam.decision.trials import of_pairs
 from crosscam.errors import ImageError, InputError
 from crosscam.gallery import Item, Where
 from crosscam.gallery.gallery import Added
+from crosscam.gallery.people import People
 from crosscam.gallery.pictures import picture_name
 from crosscam.serve.app import _salt
 from crosscam.serve.guards import BodyLimit, Gate, hasty
@@ -433,10 +434,10 @@ def test_what_was_asked_in_vain_is_in_the_log(
     operator.post("/api/enroll", json={"name": "Ann", "ids": [running.id_of(1, 1)]})
     viewer.post("/api/search", data={"person": "Berta", "reason": "curious"})
     entry = lines(running)[-1]
-    assert (entry["action"], entry["failed"]) == ("search", "InputError")
+    assert (entry["action"], entry["failed"]) == ("search", "NotFoundError")
     assert entry["person"] == running.service.pseudonym("Berta")
     viewer.get("/api/person?name=Berta")
-    assert lines(running)[-1]["failed"] == "InputError"
+    assert lines(running)[-1]["failed"] == "NotFoundError"
     viewer.post("/api/forget", json={"person": "Ann"})
     entry = lines(running)[-1]
     assert (entry["who"], entry["action"], entry["asked"]) == ("viewer", "refused", "forget")
@@ -1087,6 +1088,26 @@ def test_bad_fields_are_named(viewer: Caller) -> None:
     assert missing.status_code == 404
     nobody = viewer.get("/api/person?name=nobody")
     assert nobody.status_code == 404
+
+
+def test_what_is_not_there_is_404_however_it_is_said(
+    running: Running, viewer: Caller, admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "nobody in the gallery has no sighting"  # as messages of what is missing go
+    for answer in (
+        viewer.search(1, after=words),
+        admin.post("/api/forget", json={"camera": "1", "before": words}),
+        admin.post("/api/rename", json={"name": words, "new": f"{words}\u200b"}),
+    ):
+        assert answer.status_code == 422
+        assert words in answer.json()["detail"]
+    monkeypatch.setattr(People, "unknown", lambda self, name: f"no such name: {name}")
+    for answer in (
+        viewer.get("/api/person?name=Ann"),
+        viewer.post("/api/search", data={"person": "Ann"}),
+        admin.post("/api/forget", json={"person": "Ann"}),
+    ):
+        assert (answer.status_code, answer.json()) == (404, {"detail": "no such name: Ann"})
 
 
 def test_strangers_who_look_alike_are_noticed(

@@ -44,7 +44,14 @@ from starlette.exceptions import HTTPException
 import crosscam
 from crosscam.decision import Calibration, Drift, judge
 from crosscam.decision.calibration import RATES
-from crosscam.errors import CrosscamError, DiskError, GalleryError, ImageError, InputError
+from crosscam.errors import (
+    CrosscamError,
+    DiskError,
+    GalleryError,
+    ImageError,
+    InputError,
+    NotFoundError,
+)
 from crosscam.files import private_folder, write_atomically
 from crosscam.gallery import Found, Gallery, Item, Sighting, Where, parse_time
 from crosscam.gallery.pictures import picture_name
@@ -789,11 +796,11 @@ def make_app(service: Service) -> FastAPI:
             sightings=body.ids,
             reason=body.reason,
         ) as line:
-            if person is not None and person not in gallery.people.names():
-                raise InputError(gallery.people.unknown(person))
+            if person is not None:
+                gallery.people.called(person)  # says who is not there
             if camera is not None and there is None:
                 cameras = gallery.points.values("camera", Where())
-                raise InputError(
+                raise NotFoundError(
                     f"the gallery has no sighting of camera {camera!r}. Its cameras: "
                     f"{', '.join(sorted(cameras)[:20]) or 'none'}{' ...' * (len(cameras) > 20)}."
                 )
@@ -857,12 +864,11 @@ def make_app(service: Service) -> FastAPI:
 
     @app.exception_handler(InputError)
     def bad_input(_: Request, error: InputError) -> JSONResponse:
-        missing = "has no sighting" in str(error) or str(error).startswith("nobody in the gallery")
-        return answer(404 if missing else 422, str(error))
-
-    @app.exception_handler(ImageError)
-    def bad_picture(_: Request, error: ImageError) -> JSONResponse:
         return answer(422, str(error))
+
+    @app.exception_handler(NotFoundError)
+    def missing(_: Request, error: NotFoundError) -> JSONResponse:
+        return answer(404, str(error))
 
     @app.exception_handler(GalleryError)
     @app.exception_handler(DiskError)
