@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import re
 import stat
@@ -26,7 +27,7 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
 from crosscam.errors import ImageError, InputError
-from crosscam.gallery import Item, Where
+from crosscam.gallery import Item, Sighting, Where
 from crosscam.gallery.gallery import Added
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import picture_name
@@ -1110,21 +1111,25 @@ def test_what_is_not_there_is_404_however_it_is_said(
         assert (answer.status_code, answer.json()) == (404, {"detail": "no such name: Ann"})
 
 
-def test_strangers_who_look_alike_are_noticed(
-    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import crosscam.serve.app as app
+def test_strangers_who_look_alike_are_noticed(idle: Running) -> None:
+    service, viewer = idle.service, idle.caller(Role.VIEWER)
 
-    monkeypatch.setattr(app, "_DRIFT_LEAST", 10)
-    low = [0.9] * 50 + [i / 1000 for i in range(200)]  # strangers were all below 0.2
-    running.service.calibration = fit(
-        of_pairs(low, [True] * 50 + [False] * 200), model="m", data="toys"
-    )
-    monkeypatch.setattr(
-        type(running.service.calibration), "drift",
-        lambda self, scores, far: app.Drift(far, float(len(scores)), len(scores), "alike"),
-    )  # fmt: skip
-    running.service.look_for_drift()
-    told = viewer.get("/api/calibration").json()["drift"]
-    assert told["warning"] == "alike"
-    assert told["pairs"] == PEOPLE * CAMERAS - 1
+    def told(strangers: list[float]) -> Any:
+        """What is said where strangers scored so when calibrating."""
+        scores, same = [0.99] * 50 + strangers, [True] * 50 + [False] * len(strangers)
+        service.calibration = fit(of_pairs(scores, same), model="m", data="toys")
+        service.look_for_drift()
+        return viewer.get("/api/calibration").json()["drift"]
+
+    low = [i / 1000 for i in range(200)]
+    assert told(low) is None  # too few sightings to say
+    dim, random = service.gallery.model.dim, np.random.default_rng(0)
+    vectors = 1.0 + 0.5 * random.normal(size=(300, dim))  # all in one direction, about
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    service.gallery.add_vectors(vectors, [Sighting("")] * len(vectors))
+    drift = told(low)
+    assert "strangers look more alike here" in drift["warning"]
+    assert drift["now"] > 0.9
+    assert drift["pairs"] == PEOPLE * CAMERAS + len(vectors) - 1
+    alike = [float(a @ b) for a, b in itertools.pairwise(vectors)]
+    assert told(alike)["warning"] == ""
