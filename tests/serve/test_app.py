@@ -31,9 +31,9 @@ from crosscam.gallery import Item, Sighting, Where
 from crosscam.gallery.gallery import Added
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import picture_name
-from crosscam.serve.app import _salt
 from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.retention import Kept
+from crosscam.serve.service import _salt
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
 
@@ -490,7 +490,7 @@ def test_pictures_are_shown_in_bounds(running: Running, viewer: Caller) -> None:
 def test_pictures_wait_for_their_turn_and_searches_do_not_wait_for_them(
     running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crosscam.serve.app._WAIT", 0.05)
+    monkeypatch.setattr("crosscam.serve.access._WAIT", 0.05)
     for _ in range(2):
         running.service.shows.acquire()
     answer = viewer.get(f"/api/sightings/{running.ids[0]}/picture")
@@ -735,7 +735,7 @@ def test_a_picture_that_cannot_be_kept_is_named_and_none_is_added(
         return picture_name(data)
 
     odd, count = jpeg(52), len(running.service.gallery)
-    monkeypatch.setattr("crosscam.serve.app.picture_name", name)
+    monkeypatch.setattr("crosscam.serve.routes.gallery.picture_name", name)
     for strange, words in ((odd, "known format"), (jpeg(1)[:300], "cut|truncated|ends")):
         answer = add(strange)
         assert answer.status_code == 422

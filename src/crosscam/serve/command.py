@@ -160,8 +160,9 @@ def serve(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from crosscam.serve.app import Service, make_app
+        from crosscam.serve.app import make_app
         from crosscam.serve.guards import hasty
+        from crosscam.serve.service import Service
     except ImportError as error:
         raise MissingExtraError(
             "the service needs: pip install 'crosscam[serve,gallery]'."
