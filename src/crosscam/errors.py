@@ -3,6 +3,7 @@
     CrosscamError               every error this package raises on purpose
     ├── InputError              the user gave something that cannot be used (also a ValueError)
     │   ├── DataError           a data set, folder or list is missing, incomplete or inconsistent
+    │   ├── NotFoundError       a sighting, person or camera asked for is not in the gallery
     │   ├── ImageError          one picture cannot be decoded or is out of bounds
     │   ├── FeatureError        features or labels handed to retrieval do not fit
     │   └── RecipeError         a setting is unknown, mistyped or contradictory
@@ -30,6 +31,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "MissingExtraError",
+    "NotFoundError",
     "RecipeError",
     "TrainingError",
 ]
@@ -45,6 +47,10 @@ class InputError(CrosscamError, ValueError):
 
 class DataError(InputError):
     """A data set, folder or list is missing, incomplete or inconsistent."""
+
+
+class NotFoundError(InputError):
+    """A sighting, person or camera asked for is not in the gallery."""
 
 
 class ImageError(InputError):

@@ -19,7 +19,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("qdrant_edge")
 
 from crosscam.gallery import Gallery, Item
-from crosscam.serve.app import Service, make_app
+from crosscam.serve.app import make_app
+from crosscam.serve.service import Service
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role, Tokens
 

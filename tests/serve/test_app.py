@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import re
 import stat
@@ -26,12 +27,13 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
 from crosscam.errors import ImageError, InputError
-from crosscam.gallery import Item, Where
+from crosscam.gallery import Item, Sighting, Where
 from crosscam.gallery.gallery import Added
+from crosscam.gallery.people import People
 from crosscam.gallery.pictures import picture_name
-from crosscam.serve.app import _salt
 from crosscam.serve.guards import BodyLimit, Gate, hasty
 from crosscam.serve.retention import Kept
+from crosscam.serve.service import _salt
 from crosscam.serve.settings import ServiceSettings
 from crosscam.serve.tokens import Role
 
@@ -433,10 +435,10 @@ def test_what_was_asked_in_vain_is_in_the_log(
     operator.post("/api/enroll", json={"name": "Ann", "ids": [running.id_of(1, 1)]})
     viewer.post("/api/search", data={"person": "Berta", "reason": "curious"})
     entry = lines(running)[-1]
-    assert (entry["action"], entry["failed"]) == ("search", "InputError")
+    assert (entry["action"], entry["failed"]) == ("search", "NotFoundError")
     assert entry["person"] == running.service.pseudonym("Berta")
     viewer.get("/api/person?name=Berta")
-    assert lines(running)[-1]["failed"] == "InputError"
+    assert lines(running)[-1]["failed"] == "NotFoundError"
     viewer.post("/api/forget", json={"person": "Ann"})
     entry = lines(running)[-1]
     assert (entry["who"], entry["action"], entry["asked"]) == ("viewer", "refused", "forget")
@@ -488,7 +490,7 @@ def test_pictures_are_shown_in_bounds(running: Running, viewer: Caller) -> None:
 def test_pictures_wait_for_their_turn_and_searches_do_not_wait_for_them(
     running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crosscam.serve.app._WAIT", 0.05)
+    monkeypatch.setattr("crosscam.serve.access._WAIT", 0.05)
     for _ in range(2):
         running.service.shows.acquire()
     answer = viewer.get(f"/api/sightings/{running.ids[0]}/picture")
@@ -733,7 +735,7 @@ def test_a_picture_that_cannot_be_kept_is_named_and_none_is_added(
         return picture_name(data)
 
     odd, count = jpeg(52), len(running.service.gallery)
-    monkeypatch.setattr("crosscam.serve.app.picture_name", name)
+    monkeypatch.setattr("crosscam.serve.routes.gallery.picture_name", name)
     for strange, words in ((odd, "known format"), (jpeg(1)[:300], "cut|truncated|ends")):
         answer = add(strange)
         assert answer.status_code == 422
@@ -1089,21 +1091,45 @@ def test_bad_fields_are_named(viewer: Caller) -> None:
     assert nobody.status_code == 404
 
 
-def test_strangers_who_look_alike_are_noticed(
-    running: Running, viewer: Caller, monkeypatch: pytest.MonkeyPatch
+def test_what_is_not_there_is_404_however_it_is_said(
+    running: Running, viewer: Caller, admin: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import crosscam.serve.app as app
+    words = "nobody in the gallery has no sighting"  # as messages of what is missing go
+    for answer in (
+        viewer.search(1, after=words),
+        admin.post("/api/forget", json={"camera": "1", "before": words}),
+        admin.post("/api/rename", json={"name": words, "new": f"{words}\u200b"}),
+    ):
+        assert answer.status_code == 422
+        assert words in answer.json()["detail"]
+    monkeypatch.setattr(People, "unknown", lambda self, name: f"no such name: {name}")
+    for answer in (
+        viewer.get("/api/person?name=Ann"),
+        viewer.post("/api/search", data={"person": "Ann"}),
+        admin.post("/api/forget", json={"person": "Ann"}),
+    ):
+        assert (answer.status_code, answer.json()) == (404, {"detail": "no such name: Ann"})
 
-    monkeypatch.setattr(app, "_DRIFT_LEAST", 10)
-    low = [0.9] * 50 + [i / 1000 for i in range(200)]  # strangers were all below 0.2
-    running.service.calibration = fit(
-        of_pairs(low, [True] * 50 + [False] * 200), model="m", data="toys"
-    )
-    monkeypatch.setattr(
-        type(running.service.calibration), "drift",
-        lambda self, scores, far: app.Drift(far, float(len(scores)), len(scores), "alike"),
-    )  # fmt: skip
-    running.service.look_for_drift()
-    told = viewer.get("/api/calibration").json()["drift"]
-    assert told["warning"] == "alike"
-    assert told["pairs"] == PEOPLE * CAMERAS - 1
+
+def test_strangers_who_look_alike_are_noticed(idle: Running) -> None:
+    service, viewer = idle.service, idle.caller(Role.VIEWER)
+
+    def told(strangers: list[float]) -> Any:
+        """What is said where strangers scored so when calibrating."""
+        scores, same = [0.99] * 50 + strangers, [True] * 50 + [False] * len(strangers)
+        service.calibration = fit(of_pairs(scores, same), model="m", data="toys")
+        service.look_for_drift()
+        return viewer.get("/api/calibration").json()["drift"]
+
+    low = [i / 1000 for i in range(200)]
+    assert told(low) is None  # too few sightings to say
+    dim, random = service.gallery.model.dim, np.random.default_rng(0)
+    vectors = 1.0 + 0.5 * random.normal(size=(300, dim))  # all in one direction, about
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    service.gallery.add_vectors(vectors, [Sighting("")] * len(vectors))
+    drift = told(low)
+    assert "strangers look more alike here" in drift["warning"]
+    assert drift["now"] > 0.9
+    assert drift["pairs"] == PEOPLE * CAMERAS + len(vectors) - 1
+    alike = [float(a @ b) for a, b in itertools.pairwise(vectors)]
+    assert told(alike)["warning"] == ""

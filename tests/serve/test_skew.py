@@ -10,7 +10,8 @@ from served import jpeg
 
 from crosscam.encoder import Encoder
 from crosscam.gallery import Gallery
-from crosscam.serve.app import Service, make_app
+from crosscam.serve.app import make_app
+from crosscam.serve.service import Service
 from crosscam.serve.tokens import Role, Tokens
 
 

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 import crosscam
-from crosscam.errors import DiskError, GalleryError, ImageError, InputError
+from crosscam.errors import DiskError, GalleryError, ImageError, InputError, NotFoundError
 from crosscam.files import private_folder
 from crosscam.gallery.aside import Journal, bring_over, optimize_aside
 from crosscam.gallery.people import People
@@ -610,16 +610,16 @@ class Gallery:
     # --- reading ----------------------------------------------------------------------------------
 
     def sighting(self, id: str) -> Sighting:
-        """One sighting; ``InputError`` if there is none of that id."""
+        """One sighting; ``NotFoundError`` if there is none of that id."""
         return self.sightings([id])[0]
 
     def sightings(self, ids: Sequence[str]) -> list[Sighting]:
-        """Sightings in the order of ``ids``; ``InputError`` names those that are not there."""
+        """Sightings in the order of ``ids``; ``NotFoundError`` names those that are not there."""
         ids = [valid_id(i) for i in ids]
         found = {p.id: p for p in self.points.get(ids)}
         missing = [i for i in ids if i not in found]
         if missing:
-            raise InputError(
+            raise NotFoundError(
                 f"the gallery has no sighting {', '.join(missing[:5])}"
                 f"{' ...' if len(missing) > 5 else ''}. `crosscam gallery show` lists ids."
             )
@@ -661,11 +661,11 @@ class Gallery:
         """The bytes of a sighting's picture.
 
         Raises:
-            InputError: it was added without one, or was forgotten since it was looked up.
+            NotFoundError: it was added without one, or was forgotten since it was looked up.
             GalleryError: the file is lost.
         """
         if not sighting.picture:
-            raise InputError(f"sighting {sighting.id} was added without a picture.")
+            raise NotFoundError(f"sighting {sighting.id} was added without a picture.")
         try:
             return self.pictures.read(sighting.picture)
         except GalleryError:

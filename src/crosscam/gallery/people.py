@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from crosscam.errors import InputError
+from crosscam.errors import InputError, NotFoundError
 from crosscam.gallery.sighting import (
     UNKNOWN,
     Sighting,
@@ -84,7 +84,7 @@ class People:
         return dict(sorted(self._gallery.points.values("person", Where()).items()))
 
     def get(self, name: str) -> Person:
-        """A person; ``InputError`` if nobody has that name."""
+        """A person; ``NotFoundError`` if nobody has that name."""
         own = self.sightings(name)
         cameras: dict[str, int] = {}
         for s in own:
@@ -105,17 +105,17 @@ class People:
         )
 
     def sightings(self, name: str) -> list[Sighting]:
-        """The sightings that carry a name, oldest first; ``InputError`` if none does."""
+        """The sightings that carry a name, oldest first; ``NotFoundError`` if none does."""
         own = list(self._gallery.find(Where(persons=(self.called(name),), verbatim=True)))
         if not own:  # forgotten since
-            raise InputError(self.unknown(name))
+            raise NotFoundError(self.unknown(name))
         return sorted(own, key=lambda s: (s.time or 0.0, s.id))
 
     def called(self, name: str) -> str:
-        """``name`` as the gallery writes it; ``InputError`` if nobody is called so."""
+        """``name`` as the gallery writes it; ``NotFoundError`` if nobody is called so."""
         found = self._gallery.spelled("person", name)
         if found is None:
-            raise InputError(self.unknown(name))
+            raise NotFoundError(self.unknown(name))
         return found
 
     def spelled(self, name: str) -> str:
@@ -135,9 +135,9 @@ class People:
         """Name the person that sightings show; adds to a person who is there already.
 
         Raises:
-            InputError: an unknown id, a sighting that carries another name (merge or split
-                changes that), or two sightings in one frame, where nobody can be twice
-                (unless ``same_frame``).
+            NotFoundError: an unknown id.
+            InputError: a sighting that carries another name (merge or split changes that), or two
+                sightings in one frame, where nobody can be twice (unless ``same_frame``).
         """
         return self._name(name, ids, "enrolled", same_frame)
 
@@ -270,7 +270,7 @@ class People:
         own = Where(persons=(old,), verbatim=True)
         count = self._gallery.points.count(own)
         if not count:
-            raise InputError(self.unknown(old))
+            raise NotFoundError(self.unknown(old))
         with self._gallery.changing():
             # Rejections first: killed in between, the old name still stands and this can be
             # said again.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosscam.errors import InputError
+from crosscam.errors import InputError, NotFoundError
 from crosscam.gallery.points import Scored, Vectors, checked_vectors
 from crosscam.gallery.sighting import Sighting, Where, tidy
 from crosscam.image import decode
@@ -146,7 +146,8 @@ def search(
         rerank_top: re-rank so many of the best by k-reciprocal encoding; 0 does not.
 
     Raises:
-        InputError: nothing to ask with, an unknown id or person, a number out of range.
+        InputError: nothing to ask with, a number out of range.
+        NotFoundError: an unknown id or person.
         ImageError: a query picture is broken.
         GalleryError: the store does not answer.
     """
@@ -217,7 +218,7 @@ def _ask(
     if person is not None:
         own = list(gallery.find(Where(persons=(person,), verbatim=True), limit=TEMPLATE))
         if not own:
-            raise InputError(gallery.people.unknown(person))
+            raise NotFoundError(gallery.people.unknown(person))
         asked.persons.add(person)
         there = {s.id for s in known}
         known += [s for s in own if s.id not in there]
@@ -234,9 +235,9 @@ def _ask(
         found = [p.vector for p in points if p.vector is not None]
         if not found:  # forgotten since they were looked up
             if person is not None:
-                raise InputError(gallery.people.unknown(person))
+                raise NotFoundError(gallery.people.unknown(person))
             gallery.sightings(sightings)  # says which are not there
-            raise InputError("the sightings asked for have just been forgotten.")
+            raise NotFoundError("the sightings asked for have just been forgotten.")
         rows.append(np.stack(found))
     if not rows:
         raise InputError("nothing to search for: give pictures, sightings or a person.")

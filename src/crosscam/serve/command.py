@@ -24,7 +24,6 @@ from crosscam.wording import counted, either
 if TYPE_CHECKING:
     from crosscam.decision import Calibration
     from crosscam.gallery import Gallery
-    from crosscam.models import resolve
 
 __all__ = ["add_serve", "add_token", "serve", "token"]
 
@@ -161,8 +160,9 @@ def serve(options: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from crosscam.serve.app import Service, make_app
+        from crosscam.serve.app import make_app
         from crosscam.serve.guards import hasty
+        from crosscam.serve.service import Service
     except ImportError as error:
         raise MissingExtraError(
             "the service needs: pip install 'crosscam[serve,gallery]'."

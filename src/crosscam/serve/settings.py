@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crosscam.decision.calibration import RATES
 from crosscam.errors import InputError
 
 __all__ = ["ServiceSettings"]
@@ -62,7 +63,7 @@ class ServiceSettings:
             value = getattr(self, name)
             if not low <= value <= high:  # NaN is in no range
                 raise InputError(f"{name} must be in [{low:,g}, {high:,g}], got {value}.")
-        if not 0.001 <= self.far <= 0.3:  # other rates are not calibrated
-            raise InputError(f"far must be in [0.001, 0.3], got {self.far}.")
+        if not RATES[0] <= self.far <= RATES[-1]:  # other rates are not calibrated
+            raise InputError(f"far must be in [{RATES[0]}, {RATES[-1]}], got {self.far}.")
         if not 0 < self.present < 1:
             raise InputError(f"present must be between 0 and 1, got {self.present}.")
