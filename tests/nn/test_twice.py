@@ -1,15 +1,20 @@
-"""Batch normalization with a quick second derivative, against PyTorch's and finite differences."""
+"""Layers with a quick second derivative, against PyTorch's and finite differences."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from crosscam.nn.twice import QuickBatchNorm, batch_norm
+from crosscam.methods import BackboneSettings
+from crosscam.methods.msfl import MSFL
+from crosscam.nn.twice import QuickTwice, batch_norm, conv2d
+from crosscam.types import Batch
 
 SHAPES = [(5, 3), (4, 3, 5, 2)]
 
@@ -45,16 +50,14 @@ def test_second_derivatives_are_those_of_pytorch(shape: tuple[int, ...], uses: s
         total = torch.stack([g.pow(2).sum() for g in chosen]).sum() + y.sin().sum()
         return torch.autograd.grad(total, inputs)
 
-    for ours, theirs in zip(
-        second(QuickBatchNorm()), second(contextlib.nullcontext()), strict=True
-    ):
+    for ours, theirs in zip(second(QuickTwice()), second(contextlib.nullcontext()), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_running_statistics_and_outputs_are_those_of_the_layer() -> None:
     x = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(1))
     layer, same = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    with QuickBatchNorm():
+    with QuickTwice():
         y = layer(x)
         frozen = layer.eval()(x)
     assert torch.equal(y, same(x))
@@ -84,11 +87,112 @@ def test_in_bfloat16_it_is_at_least_as_exact_as_pytorch() -> None:
         return torch.autograd.grad(gx, (inputs[0], inputs[1], outer), v.to(kind))
 
     truth = second(torch.float64, contextlib.nullcontext())
-    ours = second(torch.bfloat16, QuickBatchNorm())
+    ours = second(torch.bfloat16, QuickTwice())
     theirs = second(torch.bfloat16, contextlib.nullcontext())
     for exact, near, far in zip(truth, ours, theirs, strict=True):
         assert (near.double() - exact).norm() <= 1.1 * (far.double() - exact).norm()
         assert (near.double() - exact).norm() < 0.01 * exact.norm()
+
+
+# --- convolutions -------------------------------------------------------------------------------
+
+Settings = dict[str, Any]
+WAYS: list[Settings] = [
+    {"padding": 1},
+    {"stride": (2, 1), "padding": (1, 2), "groups": 2},
+    {"stride": 2, "dilation": (1, 2), "padding": 1},
+]
+
+
+def maps(settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    made = torch.Generator().manual_seed(1)
+    sizes = [(3, 4, 6, 5), (6, 4 // settings.get("groups", 1), 3, 2), (6,)]
+    return tuple(  # type: ignore[return-value]
+        torch.randn(size, dtype=torch.float64, generator=made).requires_grad_() for size in sizes
+    )
+
+
+@pytest.mark.parametrize("settings", WAYS, ids=str)
+def test_convolutions_agree_with_finite_differences(settings: Settings) -> None:
+    def quick(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return conv2d(x, weight, bias, **settings)
+
+    assert torch.autograd.gradcheck(quick, maps(settings))
+    assert torch.autograd.gradgradcheck(quick, maps(settings))
+
+
+@pytest.mark.parametrize("settings", WAYS, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_loss_on_gradients_of_maps_teaches_convolutions_as_pytorch_does(
+    settings: Settings, bias: bool
+) -> None:
+    def second(mode: contextlib.AbstractContextManager[object]) -> tuple[Tensor, ...]:
+        inputs = maps(settings)[: 2 + bias]
+        with mode:
+            y = F.conv2d(*inputs, **settings)
+        [first] = torch.autograd.grad(y.pow(3).sum(), inputs[0], create_graph=True)
+        return torch.autograd.grad(first.pow(2).sum() + y.sin().sum(), inputs)
+
+    found, wanted = second(QuickTwice()), second(contextlib.nullcontext())
+    assert len(found) == 2 + bias
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_get_no_gradient_that_will_be_differentiated() -> None:
+    x, weight, bias = maps(WAYS[0])
+    with QuickTwice():
+        y = F.conv2d(x, weight, bias, padding=1)
+    asked = (x, weight, bias)
+    of = torch.autograd.grad(y.sum(), asked, create_graph=True, allow_unused=True)
+    assert of[0] is not None
+    assert of[1:] == (None, None)
+    assert all(g is not None for g in torch.autograd.grad(y.sum(), asked))
+
+
+def test_in_autocast_it_computes_what_the_layer_computes() -> None:
+    layer, same = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(4, 8, 3, padding="same")
+    same.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = layer(x)
+        with QuickTwice():
+            quick, by_word = layer(x), same(x)
+    assert quick.dtype == torch.bfloat16
+    assert torch.equal(quick, plain)
+    assert torch.equal(by_word, plain)
+    assert "Convolve" in type(quick.grad_fn).__name__
+    assert "Convolve" not in type(by_word.grad_fn).__name__
+
+
+class Kernels(TorchDispatchMode):
+    """Collects the sizes of the kernels of all convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.sizes.add(tuple(args[1].shape[2:]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_no_convolution_of_msgr_has_a_kernel_as_large_as_a_map(adversarial: bool) -> None:
+    small = BackboneSettings("resnet18", width=0.125)
+    method = MSFL(
+        4, backbone=small, width=8, refine_width=8, embedding=8,
+        msgr=0.1, msgr_adversarial=adversarial,
+    )  # fmt: skip
+    pids = torch.arange(4).repeat(2)
+    batch = Batch(torch.randn(8, 3, 64, 32), pids, torch.zeros(8))
+    own = {tuple(m.kernel_size) for m in method.modules() if isinstance(m, nn.Conv2d)}
+    with Kernels() as kernels:
+        torch.stack(list(method(batch, 0).values())).sum().backward()
+    assert kernels.sizes == own
 
 
 @pytest.mark.gpu

@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from crosscam.errors import InputError, RecipeError
 from crosscam.nn import layers, sync
 from crosscam.nn.stages import Backbone
-from crosscam.nn.twice import QuickBatchNorm
+from crosscam.nn.twice import QuickTwice
 from crosscam.types import Batch
 
 __all__ = ["GradientRegularizer", "worst_perturbation"]
@@ -178,7 +178,7 @@ class GradientRegularizer:
             del terms, maps
             terms, _, _ = self._run(losses, batch, backbone, moves)
         else:
-            with QuickBatchNorm():
+            with QuickTwice():
                 terms, maps, numbers = self._run(losses, batch, backbone)
             total = torch.stack(list(terms.values())).sum()
             penalty = self._penalty(self._gradients(total, maps, numbers, twice=True), maps)
@@ -234,30 +234,32 @@ class GradientRegularizer:
         """[B] what the length of a perturbation is measured by."""
         if not self.relative:
             return maps.new_ones(len(maps), dtype=torch.promote_types(maps.dtype, torch.float32))
-        lengths: Tensor = torch.linalg.vector_norm(_wide(maps), self.p, 1)
-        return lengths
+        return _norms(maps, self.p)
 
     def _penalty(self, gradients: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """The sum of R_l, in float32 (float64 for float64 maps)."""
         total = gradients[0].new_zeros((), dtype=torch.float32)
         for gradient, x in zip(gradients, maps, strict=True):
-            g = _wide(gradient)
             # The loss of each process is the mean over its own share of the batch.
-            g = g * (len(g) if self.scale == "sample" else 1 / sync.world_size())
-            norms = torch.linalg.vector_norm(g, self.q, 1) * self._lengths(x)  # [B]
+            share = len(gradient) if self.scale == "sample" else 1 / sync.world_size()
+            norms = share * _norms(gradient, self.q) * self._lengths(x)  # [B]
             total = total + (norms.square() if self.square else norms).mean()
         return total
 
 
 def mean_size(maps: Sequence[Tensor]) -> Tensor:
     """Root mean square of each of the ``maps``, averaged; without a graph."""
-    sizes = [_wide(x.detach()).square().mean().sqrt() for x in maps]
-    return torch.stack(sizes).mean()
+    sizes = [_norms(x.detach(), 2).square().sum() / x.numel() for x in maps]
+    return torch.stack(sizes).sqrt().mean()
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Rows of [B, ...] as vectors, in float32 or more."""
-    return x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+def _norms(x: Tensor, order: float) -> Tensor:
+    """[B] norms of the rows of [B, ...], in float32 (float64 for float64 maps)."""
+    if x.dim() == 4:  # in the order of channels-last maps, which are then not copied
+        x = x.permute(0, 2, 3, 1)
+    kind = torch.promote_types(x.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), order, 1, dtype=kind)
+    return norms
 
 
 @contextlib.contextmanager
