@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from crosscam.errors import DataError
 from crosscam.synth import raster
+from crosscam.types import COCO17
 
-__all__ = ["CHART", "COCO", "Body", "Build", "body", "joint_points", "pose_bones"]
+__all__ = ["CHART", "Body", "Build", "body", "joint_points", "pose_bones"]
 
 Array = npt.NDArray[Any]
 
@@ -31,27 +32,6 @@ CHART = 512
 
 HEAD, TORSO, ARM, HAND, LEG, FOOT = 1, 2, 3, 5, 7, 9  # + 1 for the right side
 HAIR, TOP, BOTTOM, SHOES, BAG, HAT = 11, 12, 13, 14, 15, 16
-
-COCO = (
-    "nose",
-    "left eye",
-    "right eye",
-    "left ear",
-    "right ear",
-    "left shoulder",
-    "right shoulder",
-    "left elbow",
-    "right elbow",
-    "left wrist",
-    "right wrist",
-    "left hip",
-    "right hip",
-    "left knee",
-    "right knee",
-    "left ankle",
-    "right ankle",
-)
-"""Names of the 17 joints, in the order of COCO."""
 
 _JOINT_BONES = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "lowerleg01", "foot")
 
@@ -262,4 +242,4 @@ def joint_points(build: Build, turn: Array, shift: Array) -> Array:
         ):
             b = shared.bone[f"{name}.{letter}"]
             points[f"{side} {joint}"] = moved(build.heads[b], b)
-    return np.stack([points[name] for name in COCO]).astype(np.float32)
+    return np.stack([points[name] for name in COCO17]).astype(np.float32)
