@@ -20,7 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 from crosscam import image, page
 from crosscam.errors import InputError
 
-__all__ = ["Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
+__all__ = ["PICTURES", "Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
+
+PICTURES = (".jpg", ".jpeg", ".png")
+"""Suffixes of ranked lists that are written as a picture."""
 
 _RIGHT, _WRONG, _UNKNOWN = "#1a9850", "#d73027", "#8a8f98"
 _THUMB = (128, 64)  # height, width in pixels: what a crop is shown at
@@ -100,7 +103,9 @@ def ranked_page(
 def ranked_picture(path: Path, rows: Sequence[Row], *, scale: int = 2) -> Path:
     """Write the ranked lists as one PNG or JPEG picture; returns ``path``.
 
-    Crops are drawn at 64x128 pixels times ``scale``.
+    Crops are drawn at 64x128 pixels times ``scale``.  ``crosscam search`` writes such pictures;
+    those of an evaluation, with what is right and wrong, are ``ranked_picture(path,
+    result.rows())``.
     """
     if not rows:
         raise InputError("a picture of ranked lists needs at least one row.")
