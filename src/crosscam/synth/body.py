@@ -197,7 +197,7 @@ def body() -> Body:
     return Body(Path(__file__).parent / "assets" / "body.npz")
 
 
-def pose_bones(turns: Mapping[str, Array], heads: Array, hang: bool = True) -> tuple[Array, Array]:
+def pose_bones(turns: Mapping[str, Array], heads: Array) -> tuple[Array, Array]:
     """Bone rotations about their heads -> (turn [J + 2, 3, 3], shift [J + 2, 3]) for skinning.
 
     A vertex p at rest on bone b goes to ``turn[b] p + shift[b]``.  The two extra bones move with
@@ -220,7 +220,7 @@ def pose_bones(turns: Mapping[str, Array], heads: Array, hang: bool = True) -> t
     for k, side in enumerate("LR"):
         b = shared.bone["metacarpal3." + side]
         turn[n + k] = identity
-        shift[n + k] = (turn[b] @ heads[b] + shift[b] - heads[b]) if hang else 0
+        shift[n + k] = turn[b] @ heads[b] + shift[b] - heads[b]
     return turn, shift
 
 

@@ -439,11 +439,11 @@ def develop(
 ) -> None:
     """Linear light to 8-bit display values, as a camera does.
 
-    matrix [3, 3] mixes colors; look [7]: gain, shoulder, gamma, saturation, contrast, black
-    level, noise; then ``image`` holds display values, of which ``look[7]`` times the difference
-    to their blurred copy ``soft`` is added (sharpening, halos included: the mean over
-    2 ``reach`` + 1 pixels each way; ``soft`` and ``rows`` are scratch of the image's shape).
-    Noise comes from a counter-based hash of ``seed``.
+    matrix [3, 3] mixes colors; look [8]: gain, shoulder, gamma, saturation, contrast, black
+    level, noise, sharpening.  To the display values their difference to a blurred copy is added,
+    times the sharpening, halos included (the mean over 2 ``reach`` + 1 pixels each way; ``soft``
+    and ``rows`` are scratch of the image's shape).  Noise comes from a counter-based hash of
+    ``seed``.
     """
     height, width = image.shape[0], image.shape[1]
     state = np.uint64(seed)
