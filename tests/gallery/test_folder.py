@@ -28,8 +28,8 @@ from crosscam import image
 from crosscam.errors import DiskError, GalleryError, ImageError, InputError
 from crosscam.gallery import Check, Gallery, Item, Model, Sighting, Where, pictures
 from crosscam.gallery.aside import optimize_aside
+from crosscam.gallery.edge import _edge_errors, disk_bytes
 from crosscam.gallery.pictures import Pictures, exclusive
-from crosscam.gallery.points import _edge_errors, disk_bytes
 
 HERE = Path(__file__).parent
 

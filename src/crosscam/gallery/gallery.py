@@ -37,6 +37,7 @@ import numpy.typing as npt
 from crosscam.errors import DiskError, GalleryError, ImageError, InputError
 from crosscam.files import private_folder
 from crosscam.gallery.aside import Journal, bring_over, optimize_aside
+from crosscam.gallery.edge import EdgeHome, disk_bytes
 from crosscam.gallery.manifest import (
     Encoder,
     Model,
@@ -48,18 +49,16 @@ from crosscam.gallery.manifest import (
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import Pictures, encode, exclusive, picture_name
 from crosscam.gallery.points import (
-    EdgeHome,
     Home,
     Points,
     Quantization,
-    ServerHome,
     Vectors,
     checked_vectors,
-    disk_bytes,
     is_url,
 )
 from crosscam.gallery.results import Added, Check, Receipt, Stats
 from crosscam.gallery.search import search as search_gallery
+from crosscam.gallery.server import ServerHome
 from crosscam.gallery.sighting import (
     UNKNOWN,
     Sighting,
@@ -365,9 +364,7 @@ class Gallery:
         result.present += sum(1 for i in ids if i) - len(fresh)
         return ids
 
-    def add_vectors(
-        self, vectors: npt.ArrayLike, items: Sequence[Sighting], *, batch: int = _BATCH
-    ) -> list[str]:
+    def add_vectors(self, vectors: npt.ArrayLike, items: Sequence[Sighting]) -> list[str]:
         """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
 
         ``items`` say what is known, as an :class:`Item` would; their ``id`` is not read,
@@ -382,9 +379,9 @@ class Gallery:
         ids: list[str] = []
         own = {"model": self.model.short, "added": round(self.clock(), 3)}
         with self._changing:
-            for start in range(0, len(items), batch):
-                rows = array[start : start + batch]
-                some = items[start : start + batch]
+            for start in range(0, len(items), _BATCH):
+                rows = array[start : start + _BATCH]
+                some = items[start : start + _BATCH]
                 odd = self._odd_names(some)
                 some = [replace(s, person=odd.get(s.person, s.person)) for s in some]
                 content = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
@@ -583,23 +580,12 @@ class Gallery:
                 finally:
                     self._compacting.release()
             erased = self._erased()
-        asked: dict[str, Any] = {}
-        if person is not None:
-            asked["person"] = person
-        if camera is not None:
-            asked["camera"] = camera
-        if before is not None:
-            asked["before"] = format_time(before)
-        if added_before is not None:
-            asked["added before"] = format_time(added_before)
-        if ids:
-            asked["sightings"] = len(ids)
         now = self.clock()
         key = f"{now!r} {sorted(gone)}"
         return Receipt(
             id=hashlib.sha256(key.encode()).hexdigest()[:16],
             time=format_time(round(now, 3)),
-            asked=asked,
+            asked=_asked(where),
             reason=reason,
             sightings=len(gone),
             vectors=len(gone),
@@ -927,6 +913,18 @@ class Gallery:
 
     def _erased(self) -> bool:
         return self.points.erases and not self._manifest["unerased"] and not self._stale()
+
+
+def _asked(where: Where) -> dict[str, Any]:
+    """What was to be forgotten, as a receipt says it."""
+    said = {
+        "person": where.persons[0] if where.persons else None,
+        "camera": where.cameras[0] if where.cameras else None,
+        "before": None if where.before is None else format_time(where.before),
+        "added before": None if where.added_before is None else format_time(where.added_before),
+        "sightings": len(where.ids) or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _copy_name(points: str) -> str:
