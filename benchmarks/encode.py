@@ -37,16 +37,14 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from crosscam import image
+from crosscam import image, probe
 from crosscam.cli import told
-from crosscam.image import decode
 
 FORMS = [
     "torch:fp32:eager",
@@ -63,11 +61,10 @@ SLOW = {"resnet50": 20}  # such a share of the pictures is enough
 def people(count: int, seed: int) -> list[bytes]:
     """JPEG crops of rendered people, all different."""
     rng = np.random.default_rng(seed)
-    sheet = decode((resources.files("crosscam") / "assets" / "people.jpg").read_bytes())
-    crops = np.split(sheet, 17, axis=1)
+    crops = probe.people()
     made = []
     for number in range(count):
-        picture = Image.fromarray(crops[number % 17])
+        picture = Image.fromarray(crops[number % len(crops)])
         left, top = rng.integers(0, 8, 2)
         picture = picture.crop((left, top, 64 - rng.integers(0, 8), 128 - rng.integers(0, 8)))
         if rng.random() < 0.5:
@@ -199,6 +196,35 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def block(encoders: Path, forms: list[list[str]], job: dict[str, Any], as_json: bool) -> None:
+    """Measure all forms of a backbone by one ``job``, and print a line for each."""
+    what = f"network, batch {job['batch']}" if job["batch"] else "files"
+    print(f"\n{encoders.name}, {what}, threads {job['threads']}", flush=True)
+    print(f"{'':34s}{'images/s':>10s}{'per CPU-s':>11s}{'ratio':>7s}{'MB':>7s}{'load':>6s}")
+    first = 0.0
+    for kind, precision, runtime, *numbers in forms:
+        own = {**job, "folder": str(encoders / f"{kind}-{precision}"), "runtime": runtime,
+               "numbers": "".join(numbers) or "float32"}  # fmt: skip
+        got = in_process_of_its_own(own)
+        first = first or got["per_cpu_second"]
+        ratio, load = got["per_cpu_second"] / first, os.getloadavg()[0]
+        name = " ".join([kind, precision, f"({runtime})", *numbers])
+        print(f"{name:34s}{got['per_second']:10.1f}{got['per_cpu_second']:11.1f}"
+              f"{ratio:7.2f}{got['memory_mb']:7.0f}{load:6.1f}", flush=True)  # fmt: skip
+        if as_json:
+            print(json.dumps({**own, **got, "ratio": ratio, "load": load}), flush=True)
+
+
+def in_process_of_its_own(job: dict[str, Any]) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--job", json.dumps(job)],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "OMP_WAIT_POLICY": "PASSIVE"},
+    )  # fmt: skip
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,36 +260,12 @@ def main() -> None:
             made.join()
             if made.exitcode:
                 raise SystemExit(f"{backbone} could not be exported")
+            pictures = options.pictures // SLOW.get(backbone, 1)
             for batch in [*options.batch, 0]:
                 for threads in options.threads if not batch else options.threads[:1]:
-                    what = f"network, batch {batch}" if batch else "files"
-                    print(f"\n{backbone}, {what}, threads {threads}", flush=True)
-                    print(f"{'':34s}{'images/s':>10s}{'per CPU-s':>11s}{'ratio':>7s}{'MB':>7s}"
-                          f"{'load':>6s}")  # fmt: skip
-                    first = 0.0
-                    for kind, precision, runtime, *numbers in forms:
-                        job = {
-                            "folder": str(work / backbone / f"{kind}-{precision}"),
-                            "runtime": runtime, "threads": threads, "batch": batch,
-                            "data": str(data), "numbers": "".join(numbers) or "float32",
-                            "pictures": options.pictures // SLOW.get(backbone, 1),
-                        }  # fmt: skip
-                        done = subprocess.run(
-                            [sys.executable, __file__, "--job", json.dumps(job)],
-                            capture_output=True, text=True, check=True,
-                            env={**os.environ, "OMP_NUM_THREADS": str(threads),
-                                 "OMP_WAIT_POLICY": "PASSIVE"},
-                        )  # fmt: skip
-                        got = json.loads(done.stdout)
-                        first = first or got["per_cpu_second"]
-                        load = os.getloadavg()[0]
-                        name = " ".join([kind, precision, f"({runtime})", *numbers])
-                        print(f"{name:34s}{got['per_second']:10.1f}{got['per_cpu_second']:11.1f}"
-                              f"{got['per_cpu_second'] / first:7.2f}{got['memory_mb']:7.0f}"
-                              f"{load:6.1f}", flush=True)  # fmt: skip
-                        if options.json:
-                            line = {**job, **got, "ratio": got["per_cpu_second"] / first}
-                            print(json.dumps({**line, "load": load}), flush=True)
+                    job = {"batch": batch, "threads": threads, "data": str(data),
+                           "pictures": pictures}  # fmt: skip
+                    block(work / backbone, forms, job, options.json)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from crosscam.cli import told
 from crosscam.gallery import Gallery, Model, Sighting, Where
-from crosscam.gallery.points import _KEYWORDS, _NUMBERS
+from crosscam.gallery.points import KEYWORDS, NUMBERS
 
 START = 1_770_000_000.0
 DAYS = 30
@@ -102,18 +102,10 @@ def load() -> str:
     return f"load {os.getloadavg()[0]:.1f}"
 
 
-def resident() -> float:
-    """MB of this process that lie in memory."""
+def memory(kind: str = "VmRSS") -> float:
+    """MB of this process that lie in memory; of kind "RssAnon", those that are no file's."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1e3
-    return float("nan")
-
-
-def anonymous() -> float:
-    """MB of this process that are no file's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
+        if line.startswith(kind):
             return int(line.split()[1]) / 1e3
     return float("nan")
 
@@ -163,14 +155,14 @@ def floor(vectors: Vectors, items: list[Sighting], folder: Path) -> None:
     ids = [str(uuid.UUID(int=i + 1)) for i in range(len(vectors))]
     payloads = [{**s.payload(), "model": "0" * 16, "added": START} for s in items]
     for name, keys, given in (
-        ("with payload indexes", [*_KEYWORDS, *_NUMBERS], payloads),
+        ("with payload indexes", [*KEYWORDS, *NUMBERS], payloads),
         ("without payload", [], [None] * len(ids)),
     ):
         params = edge.EdgeVectorParams(size=vectors.shape[1], distance=edge.Distance.Dot)
         folder.mkdir(parents=True)
         shard = edge.EdgeShard.create(str(folder), edge.EdgeConfig(vectors=params))
         for key in keys:
-            kind = edge.PayloadSchemaType.Keyword if key in _KEYWORDS else (
+            kind = edge.PayloadSchemaType.Keyword if key in KEYWORDS else (
                 edge.PayloadSchemaType.Float)  # fmt: skip
             shard.update(edge.UpdateOperation.create_field_index(key, kind))
         wall = time.perf_counter()
@@ -229,18 +221,18 @@ def reopen(folder: Path) -> None:
 
     import crosscam.gallery.search  # noqa: F401
 
-    before = resident()
+    before = memory()
     with Timer() as clock:
         gallery = Gallery.open(folder / "g")
     exact = not gallery.points.indexed()
     print(f"reopen       {clock.wall[0]:8.1f} ms, {load()}")
-    opened = resident()
+    opened = memory()
     for n, q in enumerate(queries):
         with Timer() as clock:
             gallery.search(vectors=q[None], exact=exact)
         if n == 0:
             print(f"first search {clock.wall[0]:8.1f} ms")
-    whole, own = resident(), anonymous()
+    whole, own = memory(), memory("RssAnon")
     print(f"memory       {opened - before:8.0f} MB after opening, {whole - before:.0f} MB after "
           f"{len(queries)} searches, {own:.0f} MB of the process not mapped files")  # fmt: skip
     gallery.close()

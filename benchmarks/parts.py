@@ -18,6 +18,7 @@ import numpy as np
 
 from crosscam.cli import told
 from crosscam.data import datasets
+from crosscam.errors import DataError
 from crosscam.priors import labels, store
 from crosscam.types import Prior
 
@@ -37,7 +38,11 @@ def main() -> None:
     sets, rows = [], []
     for folder in options.folders:
         found = store.find(folder, Prior.MASKS)
-        assert found is not None, f"{folder} has no masks"
+        if found is None:
+            raise DataError(
+                f"{folder} has no masks. Make them: crosscam prior masks {options.name} "
+                f"--root {options.root} --out {folder}"
+            )
         sets.append(found)
         rows.append(found.require(samples, dataset.root))
     both = (rows[0] >= 0) & (rows[1] >= 0)

@@ -24,6 +24,7 @@ from PIL import Image
 from simplejpeg import encode_jpeg
 
 from crosscam.cli import told
+from crosscam.retrieval import evaluate
 from crosscam.synth import raster, read_annotations, read_labels, synthesize
 from crosscam.synth.camera import draw_camera
 from crosscam.synth.identity import draw_identity
@@ -164,8 +165,8 @@ def difficulty(ids: int, seed: int) -> None:
             box.append(_histogram(image, np.ones_like(person)))
             masked.append(_histogram(image, person))
     query = np.array([str(n).startswith("query") for n in rows["name"]])
-    same_camera = rows["camid"][query][:, None] == rows["camid"][~query][None]
-    same = rows["pid"][query][:, None] == rows["pid"][~query][None]
+    labels = (rows["pid"], rows["camid"])
+    same, same_camera = (label[query][:, None] == label[~query][None] for label in labels)
     chance = []
     for row in range(query.sum()):
         kept = ~(same[row] & same_camera[row])
@@ -173,17 +174,9 @@ def difficulty(ids: int, seed: int) -> None:
     print(f"{ids} people, 6 cameras, 2 shots; chance rank-1 {100 * np.mean(chance):.1f}")
     for name, features in (("whole box", box), ("true mask", masked)):
         x = np.array(features)
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-        score = x[query] @ x[~query].T
-        first, precision = [], []
-        for row in range(len(score)):
-            kept = ~(same[row] & same_camera[row])
-            hit = same[row][kept][np.argsort(-score[row][kept], kind="stable")]
-            if hit.any():
-                first.append(hit[0])
-                at = np.flatnonzero(hit)
-                precision.append((np.arange(1, len(at) + 1) / (at + 1)).mean())
-        print(f"  {name}: rank-1 {100 * np.mean(first):.1f}, mAP {100 * np.mean(precision):.1f}")
+        found = evaluate(x[query], *(label[query] for label in labels),
+                         x[~query], *(label[~query] for label in labels))  # fmt: skip
+        print(f"  {name}: rank-1 {100 * found.rank1:.1f}, mAP {100 * found.mAP:.1f}")
 
 
 def main() -> None:

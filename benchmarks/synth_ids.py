@@ -1,7 +1,7 @@
 """What more rendered people are worth: rank-1 on unseen people in unseen cameras.
 
-    python benchmarks/synth_ids.py --work /tmp/ids            # renders, trains, draws; minutes
-    python benchmarks/synth_ids.py --work /tmp/ids --train PEOPLE   # training people already there
+    python benchmarks/synth_ids.py --work ids                   # renders, trains, draws; minutes
+    python benchmarks/synth_ids.py --work ids --train PEOPLE    # training people already there
 
 One small net is trained for the same number of steps on the first N people of one rendered set
 and tested on the people of another, whose seed, people, cameras and scenes are all others.

@@ -248,6 +248,12 @@ def test_search_ranks_a_folder_without_ids(
     assert len(scores) == 5
     assert scores == sorted(scores, reverse=True)
     assert page.read_text().count("<figure") == 6
+    picture = tmp_path / "new" / "found.JPG"
+    assert main([*arguments, "--top", "5", "--out", str(picture)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"picture  {picture}"
+    with Image.open(picture) as drawn:
+        assert drawn.format == "JPEG"
+        assert drawn.size == (6 * 148 + 30, 256 + 48)  # the query and five matches
 
 
 def test_a_query_that_lies_in_the_gallery_is_left_out(

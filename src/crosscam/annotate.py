@@ -36,7 +36,7 @@ from crosscam.methods.parts import PLACED
 from crosscam.priors import labels, networks, rendered, sheet, skeleton, store
 from crosscam.priors import surface as chart
 from crosscam.training.process import pick_device
-from crosscam.types import Dataset, Prior, Sample
+from crosscam.types import COCO17, Dataset, Prior, Sample
 from crosscam.wording import counted
 
 __all__ = ["Run", "keypoints", "masks", "run", "show", "surface", "texture"]
@@ -88,8 +88,8 @@ def keypoints(
         network,
         dataset,
         names,
-        skeleton.COCO17,
-        (len(skeleton.COCO17), 3),
+        COCO17,
+        (len(COCO17), 3),
     )
     each = _each(samples, lambda s: find(decode(s.path)).astype(np.float16), progress, "poses")
     return store.write(folder, plan, each)

@@ -136,7 +136,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     search.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
     search.add_argument("--model", required=True, help="encoder or run folder, hsv or pixels")
     search.add_argument("--top", type=int, default=10, help="matches per query")
-    search.add_argument("--out", type=Path, default=Path("search.html"), help="page to write")
+    search.add_argument("--out", type=Path, default=Path("search.html"),
+                        help="page to write, or .jpg or .png: a picture")  # fmt: skip
     search.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
     search.add_argument("--json", action="store_true", help="print JSON")
     search.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -538,6 +539,7 @@ def _dataset(options: argparse.Namespace, model: Any) -> Any:
 
 def _search(options: argparse.Namespace) -> int:
     from crosscam.search import search
+    from crosscam.viz import PICTURES
 
     if options.top < 1:
         raise InputError(f"--top must be 1 or more, got {options.top}.")
@@ -545,7 +547,7 @@ def _search(options: argparse.Namespace) -> int:
     found = search(
         model, options.query, options.gallery, top=options.top, progress=not options.quiet
     )
-    page = found.write(options.out)
+    written = found.write(options.out)
     if options.json:
         rows = [
             {
@@ -560,7 +562,7 @@ def _search(options: argparse.Namespace) -> int:
         print(f"query {row.query}")
         for rank, hit in enumerate(row.hits, 1):
             print(f"  {rank:3d}  {hit.score:.3f}  {hit.path}")
-    print(f"page  {page}")
+    print(f"{'picture' if written.suffix.lower() in PICTURES else 'page'}  {written}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Inner loops compiled by numba on first use.  It imports numba: import it late."""
+"""Inner loops compiled by numba on first use.
+
+It imports numba, which takes half a second: modules that every command needs import it late.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-__all__ = ["Array", "jit"]
+__all__ = ["Array", "Function", "jit"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Array = np.ndarray[Any, Any]
 
 
-def jit(function: Function) -> Function:
+def jit(function: Function, *, error_model: str = "numpy", fastmath: bool = False) -> Function:
     """Compile without the interpreter lock, and keep the result on disk where that is possible."""
     njit: Any = numba.njit
+    options = {"nogil": True, "error_model": error_model, "fastmath": fastmath}
     try:
-        compiled = njit(nogil=True, error_model="numpy", cache=True)(function)
+        compiled = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache (read-only installation without a home)
-        compiled = njit(nogil=True, error_model="numpy")(function)
+        compiled = njit(**options)(function)
     return cast(Function, compiled)

@@ -1,14 +1,23 @@
-"""The frame of the HTML pages that commands write: one file, no script, light and dark."""
+"""The frame of the HTML pages that commands write: one file, no script, light and dark.
+
+Pictures are decoded and coded again as small JPEGs: the stored bytes are never shown as they are.
+"""
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
+from crosscam import image
+from crosscam.errors import ImageError
 from crosscam.files import write_atomically
 
-__all__ = ["table", "write"]
+__all__ = ["data_uri", "table", "thumbnail", "write"]
 
 
 def write(
@@ -52,6 +61,29 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def thumbnail(path: Path | None, height: int, widths: tuple[int, int]) -> Image.Image:
+    """A picture ``height`` pixels high, as wide as its shape asks within ``widths``.
+
+    A gray one of 2 : 1 where there is none, or none that can be read: the page still stands.
+    """
+    try:
+        if path is None:
+            raise ImageError("there is none")
+        picture = image.decode(path)
+    except ImageError:
+        return Image.new("RGB", (height // 2, height), "#c8ccd2")
+    least, most = widths
+    width = max(least, min(most, round(picture.shape[1] * height / picture.shape[0])))
+    return Image.fromarray(image.resize(picture, (height, width)))
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as the ``src`` of an image, so that the page needs no other file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 _STYLE = """

@@ -42,10 +42,12 @@ class Found:
             rows.append(viz.Row(path, hits))
         return rows
 
-    def write(self, page: Path) -> Path:
-        """Write the ranked lists as a page."""
+    def write(self, path: Path) -> Path:
+        """Write the ranked lists as a page, or as a picture where ``path`` is a .jpg or .png."""
+        if path.suffix.lower() in viz.PICTURES:
+            return viz.ranked_picture(path, self.rows())
         return viz.ranked_page(
-            page,
+            path,
             "Search",
             self.rows(),
             notes=[

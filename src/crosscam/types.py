@@ -53,6 +53,13 @@ BODY_PARTS = (
 )
 """Labels of a part map by number; 1 to 10 are bare skin, and the parts of an IUV map."""
 
+COCO17 = (
+    "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder",
+    "left elbow", "right elbow", "left wrist", "right wrist", "left hip", "right hip",
+    "left knee", "right knee", "left ankle", "right ankle",
+)  # fmt: skip
+"""The 17 joints of COCO, in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -7,9 +7,7 @@ so that right and wrong can be told without telling red from green; gray is wher
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from crosscam import image, page
-from crosscam.errors import ImageError, InputError
+from crosscam.errors import InputError
 
-__all__ = ["Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
+__all__ = ["PICTURES", "Block", "Hit", "Row", "overlay", "ranked_page", "ranked_picture", "sheet"]
+
+PICTURES = (".jpg", ".jpeg", ".png")
+"""Suffixes of ranked lists that are written as a picture."""
 
 _RIGHT, _WRONG, _UNKNOWN = "#1a9850", "#d73027", "#8a8f98"
 _THUMB = (128, 64)  # height, width in pixels: what a crop is shown at
@@ -102,7 +103,9 @@ def ranked_page(
 def ranked_picture(path: Path, rows: Sequence[Row], *, scale: int = 2) -> Path:
     """Write the ranked lists as one PNG or JPEG picture; returns ``path``.
 
-    Crops are drawn at 64x128 pixels times ``scale``.
+    Crops are drawn at 64x128 pixels times ``scale``.  ``crosscam search`` writes such pictures;
+    those of an evaluation, with what is right and wrong, are ``ranked_picture(path,
+    result.rows())``.
     """
     if not rows:
         raise InputError("a picture of ranked lists needs at least one row.")
@@ -168,8 +171,8 @@ def sheet(path: Path, blocks: Sequence[Block], *, height: int = 192) -> Path:
             left += width + gap
         left += space
     rows = len(blocks[0].rows)
-    page = Image.new("RGB", (left - space, head + rows * (height + gap)), "white")
-    draw = ImageDraw.Draw(page)
+    drawn = Image.new("RGB", (left - space, head + rows * (height + gap)), "white")
+    draw = ImageDraw.Draw(drawn)
     title, label = ImageFont.load_default(15), ImageFont.load_default(11)
     for block, columns in zip(blocks, places, strict=True):
         across = columns[-1][0] + columns[-1][1] - columns[0][0]
@@ -180,9 +183,9 @@ def sheet(path: Path, blocks: Sequence[Block], *, height: int = 192) -> Path:
             top = head + number * (height + gap)
             for (at, width), cell in zip(columns, cells, strict=True):
                 shown = Image.fromarray(cell).resize((width, height), Image.Resampling.BICUBIC)
-                page.paste(shown, (at, top))
+                drawn.paste(shown, (at, top))
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path, quality=90)
+    drawn.save(path, quality=90)
     return path
 
 
@@ -240,23 +243,13 @@ def _fitting(text: str, font: Any, width: int) -> str:
 def _figure(path: Path, kind: str, text: str, title: str) -> str:
     return (
         f"<figure class={kind}><img alt='{html.escape(path.name, quote=True)}' "
-        f"title='{html.escape(title, quote=True)}' src='{_data_uri(path)}'>"
+        f"title='{html.escape(title, quote=True)}' src='{page.data_uri(_thumbnail(path))}'>"
         f"<figcaption>{html.escape(text)}</figcaption></figure>"
     )
 
 
-def _data_uri(path: Path) -> str:
-    buffer = io.BytesIO()
-    _thumbnail(path).save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 def _thumbnail(path: Path) -> Image.Image:
-    """The crop at 64x128; a gray one where it cannot be read (the list still stands)."""
-    try:
-        return Image.fromarray(image.resize(image.decode(path), _THUMB))
-    except ImageError:
-        return Image.new("RGB", (_THUMB[1], _THUMB[0]), "#c8ccd2")
+    return page.thumbnail(path, _THUMB[0], (_THUMB[1], _THUMB[1]))
 
 
 _STYLE = """

@@ -26,11 +26,10 @@ from toy_gallery import ToyEncoder, crowd
 
 from crosscam import image
 from crosscam.errors import DiskError, GalleryError, ImageError, InputError
-from crosscam.gallery import Gallery, Item, Model, Sighting, Where, pictures
+from crosscam.gallery import Check, Gallery, Item, Model, Sighting, Where, pictures
 from crosscam.gallery.aside import optimize_aside
-from crosscam.gallery.gallery import Check
+from crosscam.gallery.edge import _edge_errors, disk_bytes
 from crosscam.gallery.pictures import Pictures, exclusive
-from crosscam.gallery.points import _edge_errors, disk_bytes
 
 HERE = Path(__file__).parent
 

@@ -633,6 +633,17 @@ def test_forgetting_by_when_sightings_came(places: Places, encoder: ToyEncoder) 
         assert [s.id for s in gallery.find()] == [stays]
 
 
+def test_all_times_are_those_of_the_clock(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder) as gallery:
+        gallery.clock = lambda: 3000.0
+        (id,) = gallery.add([Item(toy.person(1, 1, 1))]).ids
+        gallery.people.enroll("Anna", [id])
+        assert gallery.sighting(id).decided == 3000.0
+        gallery.reembed(ToyEncoder(seed=1))
+        assert gallery._manifest["made"] == "1970-01-01T00:50:00Z"
+        assert gallery.forget(person="Anna", erase=False).time == "1970-01-01T00:50:00Z"
+
+
 def test_a_picture_of_who_is_being_forgotten_is_gone(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         gallery.add(crowd(1, 1))

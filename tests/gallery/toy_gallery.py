@@ -16,7 +16,7 @@ import toy
 from PIL import Image
 
 from crosscam.gallery import Gallery, Item
-from crosscam.gallery.points import ServerHome
+from crosscam.gallery.server import ServerHome
 
 
 class ToyEncoder:

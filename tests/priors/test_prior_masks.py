@@ -12,8 +12,7 @@ from PIL import Image
 
 from crosscam.errors import DataError
 from crosscam.priors import compiled, labels, skeleton
-from crosscam.synth.body import COCO
-from crosscam.types import BODY_PARTS, Sample
+from crosscam.types import BODY_PARTS, COCO17, Sample
 
 # An upright person in 40 x 20 cells: x, y in cells.
 UPRIGHT = {
@@ -39,7 +38,7 @@ def drawn(found: np.ndarray, name: str) -> np.ndarray:
 
 
 def test_joints_are_those_of_coco() -> None:
-    assert skeleton.COCO17 == COCO == tuple(UPRIGHT)
+    assert tuple(UPRIGHT) == COCO17
 
 
 def test_capsules_are_what_a_loop_over_distances_says() -> None:
@@ -90,7 +89,7 @@ def test_missing_ends_draw_nothing() -> None:
 
 
 def test_an_upright_person_has_its_parts_where_they_belong() -> None:
-    found = skeleton.part_maps(points(), skeleton.COCO17, SIZE)[0]
+    found = skeleton.part_maps(points(), COCO17, SIZE)[0]
     for name, cell in {
         "head": (5, 10), "torso": (15, 10), "bottom": (22, 10), "left arm": (15, 16),
         "right arm": (15, 4), "left thigh": (26, 13), "right thigh": (26, 7),
@@ -104,9 +103,9 @@ def test_an_upright_person_has_its_parts_where_they_belong() -> None:
     mirror = points()
     mirror[..., 0] = 1 - mirror[..., 0]
     order = list(range(17))
-    for i, j in labels.mirrored(skeleton.COCO17):
+    for i, j in labels.mirrored(COCO17):
         order[i], order[j] = j, i
-    other = skeleton.part_maps(mirror[:, order], skeleton.COCO17, SIZE)[0]
+    other = skeleton.part_maps(mirror[:, order], COCO17, SIZE)[0]
     swap = np.arange(len(skeleton.LABELS))
     for i, j in labels.mirrored(skeleton.LABELS):
         swap[i], swap[j] = j, i
@@ -119,7 +118,7 @@ def test_an_upright_person_has_its_parts_where_they_belong() -> None:
 
 
 def test_radii_follow_the_length_of_the_torso() -> None:
-    found = skeleton.part_maps(points(), skeleton.COCO17, (400, 200))[0]
+    found = skeleton.part_maps(points(), COCO17, (400, 200))[0]
     # shin, straight down: a bar as wide as twice its radius, 0.13 torsos of 120 cells
     width = drawn(found, "left leg")[325].sum()
     assert width == pytest.approx(2 * 0.13 * 120, abs=1)
@@ -139,7 +138,7 @@ def test_radii_follow_the_length_of_the_torso() -> None:
     ],
 )  # fmt: skip
 def test_missing_joints_leave_out_what_needs_them(gone: list[str], without: list[str]) -> None:
-    found = skeleton.part_maps(points(**dict.fromkeys(gone, False)), skeleton.COCO17, SIZE)[0]
+    found = skeleton.part_maps(points(**dict.fromkeys(gone, False)), COCO17, SIZE)[0]
     for name in skeleton.LABELS[1:]:
         assert drawn(found, name).any() == (name not in without), name
 
@@ -152,9 +151,9 @@ def test_no_joints_no_mask_and_doubtful_joints_are_missing() -> None:
     broken = points()
     broken[..., 2] = np.nan
     for some in (nobody, doubtful, broken):
-        assert not skeleton.part_maps(some, skeleton.COCO17, SIZE).any()
-    assert skeleton.part_maps(doubtful, skeleton.COCO17, SIZE, least=0.1).any()
-    assert not skeleton.part_maps(nobody, skeleton.COCO17, SIZE, least=0.0).any()
+        assert not skeleton.part_maps(some, COCO17, SIZE).any()
+    assert skeleton.part_maps(doubtful, COCO17, SIZE, least=0.1).any()
+    assert not skeleton.part_maps(nobody, COCO17, SIZE, least=0.0).any()
 
 
 def test_fourteen_joints_give_a_head_between_its_top_and_the_neck() -> None:

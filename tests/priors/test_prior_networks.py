@@ -202,7 +202,7 @@ def test_an_unknown_number_of_classes_is_refused(tmp_path: Path) -> None:
 def test_movenet_finds_the_joints_of_real_people(real_data: Path) -> None:
     from crosscam.image import decode
     from crosscam.priors import skeleton
-    from crosscam.types import Sample
+    from crosscam.types import COCO17, Sample
 
     model = real_data / "models" / "movenet_single_pose_lightning_ptq.tflite"
     table = real_data / "market1501" / "keypoints14_train.csv"
@@ -216,7 +216,7 @@ def test_movenet_finds_the_joints_of_real_people(real_data: Path) -> None:
     errors = []
     for joint in ("shoulder", "hip", "knee", "ankle"):
         for side in ("left", "right"):
-            at = found[:, skeleton.COCO17.index(f"{side} {joint}"), :2]
+            at = found[:, COCO17.index(f"{side} {joint}"), :2]
             errors.append((at - want[:, joints.index(f"{side} {joint}"), :2]) * [0.5, 1])
     # distance as a share of the height: most joints lie within a tenth
     assert np.median(np.linalg.norm(errors, axis=2)) < 0.06

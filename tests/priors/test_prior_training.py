@@ -26,7 +26,7 @@ from crosscam.priors.rows import KeypointRows, MaskRows, TextureRows, gather
 from crosscam.recipe import parse
 from crosscam.synth.person import texture_mask
 from crosscam.training import loop
-from crosscam.types import Dataset, Prior
+from crosscam.types import COCO17, Dataset, Prior
 
 CPU = torch.device("cpu")
 PARTS = ("whole", "left arm", "right arm", "lower")
@@ -139,7 +139,7 @@ def test_a_flip_exchanges_left_and_right(people: Path, tmp_path: Path) -> None:
     assert torch.equal(mirrored.require(Prior.MASKS), want)
     assert float(want[:, 1:3].amax((0, 2, 3)).min()) == 1.0  # both arms are there
     before, after = plain.require(Prior.KEYPOINTS), mirrored.require(Prior.KEYPOINTS)
-    left, right = (skeleton.COCO17.index(f"{side} hip") for side in ("left", "right"))
+    left, right = (COCO17.index(f"{side} hip") for side in ("left", "right"))
     assert torch.allclose(after[:, left, 0], SIZE[1] - 1 - before[:, right, 0])
     assert torch.equal(after[:, left, 1], before[:, right, 1])
     one, other = plain.require(Prior.TEXTURE), mirrored.require(Prior.TEXTURE)
@@ -196,7 +196,7 @@ def test_a_missing_prior_names_the_commands_that_make_it(tmp_path: Path) -> None
 
 def table_of(dataset: Dataset, path: Path, skip: int) -> Path:
     """Keypoints of an upright person for all training pictures but the first ``skip``."""
-    upright = dict(zip(skeleton.COCO17, (
+    upright = dict(zip(COCO17, (
         (16, 8), (17, 7), (15, 7), (19, 8), (13, 8), (22, 16), (10, 16), (25, 24), (7, 24),
         (26, 31), (6, 31), (19, 35), (13, 35), (20, 47), (12, 47), (20, 58), (12, 58),
     ), strict=True))  # fmt: skip

@@ -27,8 +27,7 @@ from served import CAMERAS, NOW, PEOPLE, Caller, Running, jpeg
 from crosscam.decision import Trials, collect, fit
 from crosscam.decision.trials import of_pairs
 from crosscam.errors import ImageError, InputError
-from crosscam.gallery import Item, Sighting, Where
-from crosscam.gallery.gallery import Added
+from crosscam.gallery import Added, Item, Sighting, Where
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import picture_name
 from crosscam.serve.guards import BodyLimit, Gate, hasty

@@ -211,8 +211,7 @@ def test_loopback(host: str, local: bool) -> None:
 
 def test_no_start_deletes_what_nobody_agreed_to(tmp_path: Path) -> None:
     pytest.importorskip("qdrant_edge")
-    from crosscam.gallery import Gallery, Sighting
-    from crosscam.gallery.gallery import Model
+    from crosscam.gallery import Gallery, Model, Sighting
 
     now, day = time.time(), 86_400.0
     record = tmp_path / "retention.json"
@@ -267,8 +266,7 @@ def test_what_a_service_did_and_took_in_itself_needs_no_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("qdrant_edge")
-    from crosscam.gallery import Gallery, Sighting
-    from crosscam.gallery.gallery import Model
+    from crosscam.gallery import Gallery, Model, Sighting
 
     now, day = time.time(), 86_400.0
     ran = now - 3600  # the last upkeep; a minute later it was killed

@@ -89,7 +89,6 @@ def test_ground_and_wall_are_at_their_distance() -> None:
     light = np.zeros((5, 3), np.float32)
     light[2:4] = 1
     ground = np.array([0, 0, 1, 1, 0, 0.5, 1, 1, 1, 0], np.float32)
-    ground = np.array([0, 0, 1, 1, 0, 0.5, 1, 1, 1, 0], np.float32)
     no_shadow = (np.full((4, 4), raster.FAR, np.float32), np.zeros((3, 4), np.float32))
     no_feet = np.zeros((0, 3), np.float32)
     color, depth = np.empty((32, 16, 3), np.float32), np.empty((32, 16), np.float32)

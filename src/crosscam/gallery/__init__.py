@@ -10,8 +10,10 @@ with Gallery.create("people.gallery", encoder) as gallery:
 
 from __future__ import annotations
 
-from crosscam.gallery.gallery import Added, Check, Encoder, Gallery, Item, Model, Receipt, Stats
+from crosscam.gallery.gallery import Gallery, Item
+from crosscam.gallery.manifest import Encoder, Model
 from crosscam.gallery.people import People, Person
+from crosscam.gallery.results import Added, Check, Receipt, Stats
 from crosscam.gallery.search import Found, Hit
 from crosscam.gallery.sighting import Sighting, Where, format_time, parse_time
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from crosscam.errors import GalleryError
-from crosscam.gallery.points import EdgeHome, Points, Quantization, Vectors
+from crosscam.gallery.edge import EdgeHome
+from crosscam.gallery.points import Points, Quantization, Vectors
 from crosscam.gallery.sighting import Where
 
 __all__ = ["Journal", "bring_over", "optimize_aside"]

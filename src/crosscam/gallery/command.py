@@ -177,7 +177,7 @@ def run(options: argparse.Namespace, load: Callable[[str], Any]) -> int:
 
 
 def _run_add(options: argparse.Namespace) -> int:
-    from crosscam.gallery.gallery import Added, Gallery
+    from crosscam.gallery import Added, Gallery
     from crosscam.gallery.sighting import camera_name, parse_time
 
     zone = _zone(options.timezone)

@@ -29,89 +29,54 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-import crosscam
 from crosscam.errors import DiskError, GalleryError, ImageError, InputError, NotFoundError
 from crosscam.files import private_folder
 from crosscam.gallery.aside import Journal, bring_over, optimize_aside
+from crosscam.gallery.edge import EdgeHome, disk_bytes
+from crosscam.gallery.manifest import (
+    Encoder,
+    Model,
+    model_of,
+    new_manifest,
+    require_manifest,
+    require_model,
+)
 from crosscam.gallery.people import People
 from crosscam.gallery.pictures import Pictures, encode, exclusive, picture_name
 from crosscam.gallery.points import (
-    EdgeHome,
     Home,
     Points,
     Quantization,
-    ServerHome,
     Vectors,
     checked_vectors,
-    disk_bytes,
     is_url,
 )
+from crosscam.gallery.results import Added, Check, Receipt, Stats
 from crosscam.gallery.search import search as search_gallery
+from crosscam.gallery.server import ServerHome
 from crosscam.gallery.sighting import (
     UNKNOWN,
     Sighting,
     Where,
     checked_facts,
     format_time,
-    printable,
     sighting_id,
     tidy,
     valid_id,
 )
 from crosscam.image import MAX_BYTES, decode
-from crosscam.wording import counted, either, first_lines
+from crosscam.wording import counted, either
 
-__all__ = ["Added", "Check", "Encoder", "Gallery", "Item", "Model", "Receipt", "Stats"]
+__all__ = ["Gallery", "Item"]
 
-FORMAT = 1
 _BATCH = 256  # sightings that are acknowledged together
 _FLUSH_EVERY = 20_000
 T = TypeVar("T")
-
-
-class Encoder(Protocol):
-    """What a gallery needs of a model.
-
-    A model may also have ``name`` (words for people) and ``parts`` ({name: (first, last + 1)},
-    the entries of the vector that describe a part of the body); results then say which parts
-    matched.
-    """
-
-    @property
-    def hash(self) -> str:
-        """Tells one model from another, in hex."""
-
-    @property
-    def dim(self) -> int:
-        """D."""
-
-    def embed(self, images: Any, /) -> Vectors:
-        """Unit vectors [N, D] float32 of N pictures, each uint8 [h, w, 3], RGB."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the vectors of a gallery come from."""
-
-    hash: str
-    dim: int
-    name: str = ""
-    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, encoder: Encoder) -> Model:
-        parts = {str(k): (int(a), int(b)) for k, (a, b) in
-                 dict(getattr(encoder, "parts", None) or {}).items()}  # fmt: skip
-        return cls(encoder.hash, encoder.dim, str(getattr(encoder, "name", "")), parts)
-
-    @property
-    def short(self) -> str:
-        return self.hash.removeprefix("sha256:")[:16]
 
 
 @dataclass(frozen=True)
@@ -163,143 +128,6 @@ class Item:
         return self.source or "a picture"
 
 
-@dataclass
-class Added:
-    """What came of adding: ids in the order of the items, "" for broken pictures."""
-
-    ids: list[str] = field(default_factory=list)
-    new: int = 0
-    present: int = 0  # were in the gallery already, untouched
-    broken: list[tuple[str, str]] = field(default_factory=list)  # (name, why); skipped
-
-    def text(self) -> str:
-        said = f"added {counted(self.new, 'sighting')}"
-        if self.present:
-            said += f", {self.present:,} {either(self.present, 'was', 'were')} there already"
-        if self.broken:
-            broken = counted(len(self.broken), "broken picture was", "broken pictures were")
-            said += f", {broken} skipped:"
-            said += first_lines([f"{name}: {why}" for name, why in self.broken], 10)
-        return said
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What was forgotten.  It holds no picture and no vector."""
-
-    id: str
-    time: str
-    asked: dict[str, Any]
-    reason: str
-    sightings: int
-    vectors: int
-    feedback: int  # names, confirmations and rejections that went with it
-    pictures: int
-    picture_hashes: list[str]  # SHA-256 of the picture files that were deleted
-    kept_pictures: int  # files that sightings outside this request show too
-    erased: bool  # whether nothing is left in any file; else compact() does that
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def text(self) -> str:
-        asked = ", ".join(f"{k} {v}" for k, v in self.asked.items())
-        lines = [
-            f"forgot {asked}: {counted(self.sightings, 'sighting')}, "
-            f"{counted(self.vectors, 'vector')}, "
-            f"{counted(self.pictures, 'picture')}, "
-            f"{counted(self.feedback, 'name or judgment', 'names and judgments')}",
-            f"receipt {self.id}, {self.time}",
-        ]
-        if self.kept_pictures:
-            kept = counted(self.kept_pictures, "picture file is", "picture files are")
-            it = either(self.kept_pictures, "it", "them")
-            lines.append(f"{kept} kept: others show {it} too")
-        if not self.erased:
-            lines.append("deleted points are still in files until the store rewrites them")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Figures of a gallery."""
-
-    sightings: int
-    indexed: int
-    named: int
-    people: int
-    cameras: dict[str, int]
-    first: str
-    last: str
-    pictures: int
-    picture_bytes: int
-    store_bytes: int  # 0 on a server
-    model: dict[str, Any]
-    quantization: str
-    unerased: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def text(self) -> str:
-        cameras = sorted(self.cameras.items(), key=lambda c: (-c[1], c[0]))
-        # Older versions kept names as they were given.
-        shown = printable(", ".join(f"{name} {n:,}" for name, n in cameras[:8]))
-        return "\n".join(
-            [
-                f"sightings   {self.sightings:,} ({self.indexed:,} indexed), "
-                f"{self.named:,} of {counted(self.people, 'named person', 'named people')}",
-                f"cameras     {len(cameras):,}: {shown}{' ...' if len(cameras) > 8 else ''}",
-                f"time        {self.first or 'unknown'} to {self.last or 'unknown'}",
-                f"pictures    {self.pictures:,}, {self.picture_bytes / 1e6:,.1f} MB",
-                f"store       {self.store_bytes / 1e6:,.1f} MB, quantization {self.quantization}",
-                f"model       {self.model['name'] or 'unnamed'} {self.model['hash'][:23]}, "
-                f"{self.model['dim']} dimensions",
-            ]
-            + (["deleted points are still in files: run compact"] if self.unerased else [])
-        )
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a check of a gallery found; all empty is sound."""
-
-    sightings: int
-    missing: list[str]  # ids whose picture is not there
-    damaged: list[str]  # ids whose picture has other bytes than its name says
-    bad_vectors: list[str]  # ids whose vector is not finite or not of unit length
-    foreign: list[str]  # ids whose vector came from another model
-    orphans: list[str]  # pictures that no sighting shows; compact() removes them
-    leftovers: list[str]  # half-written files; compact() removes them
-    stale: list[str]  # sets of points that are not in use; compact() removes them
-
-    @property
-    def sound(self) -> bool:
-        """Whether every sighting is whole (what compact() cleans up harms nothing)."""
-        return not (self.missing or self.damaged or self.bad_vectors or self.foreign)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"sound": self.sound, **asdict(self)}
-
-    def text(self) -> str:
-        lines = [
-            f"{counted(self.sightings, 'sighting')}: {'all whole' if self.sound else 'PROBLEMS'}"
-        ]
-        for words, found in (
-            ("sightings without their picture", self.missing),
-            ("sightings whose picture is damaged", self.damaged),
-            ("sightings whose vector is not of unit length", self.bad_vectors),
-            ("sightings of another model", self.foreign),
-            ("pictures of no sighting (compact removes them)", self.orphans),
-            ("half-written files (compact removes them)", self.leftovers),
-            ("unused sets of points (compact removes them)", self.stale),
-        ):
-            if found:
-                more = " ..." if len(found) > 3 else ""
-                lines.append(f"{len(found):,} {words}: {', '.join(found[:3])}{more}")
-        return "\n".join(lines)
-
-
 class Gallery:
     """An open gallery.  It can be used from several threads; changes take turns.
 
@@ -323,7 +151,7 @@ class Gallery:
         self._changing = threading.RLock()
         self._compacting = threading.Lock()
         self._forgotten = 0  # how often something was deleted
-        self.model = _model(manifest)
+        self.model = model_of(manifest)
         if encoder is not None:
             self.require(encoder)
         self.points: Points = home.open(
@@ -408,12 +236,12 @@ class Gallery:
                         f"there is no gallery at {place}. Add something first: "
                         f"crosscam gallery add PICTURES --gallery {place} --model MODEL."
                     )
-                manifest = _new_manifest(model, quantization)
+                manifest = new_manifest(model, quantization, time.time())
                 home.open(manifest["points"], model.dim, quantization, create=True).close()
                 home.write(manifest)
-            _require_manifest(manifest, place)
+            require_manifest(manifest, place)
             if model is not None:
-                _require_model(_model(manifest), model, place)
+                require_model(model_of(manifest), model, place)
             store = Pictures(folder if remote else folder / "pictures")
             return cls(str(place), home, manifest, store, encoder, held.pop_all())
 
@@ -447,7 +275,7 @@ class Gallery:
 
     def require(self, encoder: Encoder) -> None:
         """``GalleryError`` unless the vectors here come from this very model."""
-        _require_model(self.model, Model.of(encoder), self.place)
+        require_model(self.model, Model.of(encoder), self.place)
 
     # --- adding -----------------------------------------------------------------------------------
 
@@ -536,9 +364,7 @@ class Gallery:
         result.present += sum(1 for i in ids if i) - len(fresh)
         return ids
 
-    def add_vectors(
-        self, vectors: npt.ArrayLike, items: Sequence[Sighting], *, batch: int = _BATCH
-    ) -> list[str]:
+    def add_vectors(self, vectors: npt.ArrayLike, items: Sequence[Sighting]) -> list[str]:
         """Add vectors [N, D] made elsewhere by the gallery's model, without pictures.
 
         ``items`` say what is known, as an :class:`Item` would; their ``id`` is not read,
@@ -553,9 +379,9 @@ class Gallery:
         ids: list[str] = []
         own = {"model": self.model.short, "added": round(self.clock(), 3)}
         with self._changing:
-            for start in range(0, len(items), batch):
-                rows = array[start : start + batch]
-                some = items[start : start + batch]
+            for start in range(0, len(items), _BATCH):
+                rows = array[start : start + _BATCH]
+                some = items[start : start + _BATCH]
                 odd = self._odd_names(some)
                 some = [replace(s, person=odd.get(s.person, s.person)) for s in some]
                 content = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
@@ -754,23 +580,12 @@ class Gallery:
                 finally:
                     self._compacting.release()
             erased = self._erased()
-        asked: dict[str, Any] = {}
-        if person is not None:
-            asked["person"] = person
-        if camera is not None:
-            asked["camera"] = camera
-        if before is not None:
-            asked["before"] = format_time(before)
-        if added_before is not None:
-            asked["added before"] = format_time(added_before)
-        if ids:
-            asked["sightings"] = len(ids)
-        now = time.time()
+        now = self.clock()
         key = f"{now!r} {sorted(gone)}"
         return Receipt(
             id=hashlib.sha256(key.encode()).hexdigest()[:16],
             time=format_time(round(now, 3)),
-            asked=asked,
+            asked=_asked(where),
             reason=reason,
             sightings=len(gone),
             vectors=len(gone),
@@ -935,7 +750,7 @@ class Gallery:
                     f"{either(len(lacking), 'it', 'them')} (crosscam gallery forget --id ...), or "
                     "add the pictures to a new gallery."
                 )
-            manifest = _new_manifest(model, self.quantization)
+            manifest = new_manifest(model, self.quantization, self.clock())
             target = self._home.open(manifest["points"], model.dim, self.quantization, create=True)
 
             def vectors(some: Sequence[Sighting]) -> Vectors:
@@ -965,7 +780,7 @@ class Gallery:
         interrupted, the same call goes on.  Sightings that only the target has stay.  Returns how
         many were new.
         """
-        _require_model(target.model, self.model, target.place)
+        require_model(target.model, self.model, target.place)
         with self._changing, target._changing:
 
             def vectors(some: Sequence[Sighting]) -> Vectors:
@@ -1100,6 +915,18 @@ class Gallery:
         return self.points.erases and not self._manifest["unerased"] and not self._stale()
 
 
+def _asked(where: Where) -> dict[str, Any]:
+    """What was to be forgotten, as a receipt says it."""
+    said = {
+        "person": where.persons[0] if where.persons else None,
+        "camera": where.cameras[0] if where.cameras else None,
+        "before": None if where.before is None else format_time(where.before),
+        "added before": None if where.added_before is None else format_time(where.added_before),
+        "sightings": len(where.ids) or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def _copy_name(points: str) -> str:
     """A new name for a copy of a set of points.
 
@@ -1107,66 +934,6 @@ def _copy_name(points: str) -> str:
     writing to it.
     """
     return f"{points.partition('.')[0]}.{secrets.token_hex(4)}"
-
-
-def _new_manifest(model: Model, quantization: Quantization) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "made_by": f"crosscam {crosscam.__version__}",
-        "made": format_time(round(time.time(), 3)),
-        "model": {
-            "hash": model.hash,
-            "dim": model.dim,
-            "name": model.name,
-            "parts": {k: list(v) for k, v in model.parts.items()},
-        },
-        "quantization": quantization,
-        "points": f"points-{model.short}",
-        "unerased": False,
-    }
-
-
-def _model(manifest: dict[str, Any]) -> Model:
-    values = manifest["model"]
-    parts = {k: (int(a), int(b)) for k, (a, b) in values.get("parts", {}).items()}
-    return Model(values["hash"], int(values["dim"]), values.get("name", ""), parts)
-
-
-def _require_manifest(manifest: dict[str, Any], place: object) -> None:
-    version = manifest.get("format")
-    if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
-        raise GalleryError(
-            f"{place} has gallery format {version}, and this crosscam reads {FORMAT}. "
-            + ("Install a newer crosscam." if newer else "It is not a gallery of crosscam.")
-        )
-    try:
-        model = _model(manifest)
-        whole = (
-            isinstance(model.hash, str)
-            and model.dim > 0
-            and re.fullmatch(r"points-[^/\\]*", manifest["points"]) is not None
-            and manifest["quantization"] in ("none", "int8")
-            and isinstance(manifest["unerased"], bool)
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise GalleryError(
-            f"the manifest of {place} (gallery.json) does not say what model its vectors are of, "
-            "or where they are. Restore it from a backup, or make a new gallery of the pictures."
-        )
-
-
-def _require_model(have: Model, given: Model, place: object) -> None:
-    if have.hash == given.hash and have.dim == given.dim:
-        return
-    raise GalleryError(
-        f"{place} holds vectors of the model {have.name or 'unnamed'} ({have.short}, {have.dim} "
-        f"dimensions), but {given.name or 'the model given'} ({given.short}, {given.dim} "
-        "dimensions) was given, and their vectors cannot be compared. Give the same model, or "
-        "make all vectors again: crosscam gallery reembed."
-    )
 
 
 def _require_gallery(folder: Path, *, creating: bool) -> None:

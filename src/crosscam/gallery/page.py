@@ -1,22 +1,14 @@
-"""What a gallery holds and what a search found, as pages that hold their pictures themselves.
-
-Pictures are decoded and coded again as small JPEGs: the stored bytes are never shown as they are.
-"""
+"""What a gallery holds and what a search found, as pages that hold their pictures themselves."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from crosscam import image, page
+from crosscam import page
 from crosscam.decision import Judgment
-from crosscam.errors import ImageError
 from crosscam.gallery.gallery import Gallery
 from crosscam.gallery.search import Found, Hit
 from crosscam.gallery.sighting import Sighting, Where, format_time
@@ -118,8 +110,7 @@ def write_page(path: Path, title: str, sections: Iterable[Section], notes: Seque
 
 def _section(gallery: Gallery, heading: str, sightings: Sequence[Sighting]) -> Section:
     tiles = [Tile(gallery.picture(s), [*_facts(s), s.id]) for s in sightings]
-    word = "sighting" if len(sightings) == 1 else "sightings"
-    return Section(heading, tiles, f"{len(sightings):,} {word}")
+    return Section(heading, tiles, counted(len(sightings), "sighting"))
 
 
 def _hit(rank: int, hit: Hit) -> Tile:
@@ -146,28 +137,11 @@ def _tile(tile: Tile) -> str:
     lines = "".join(f"<span>{html.escape(line)}</span>" for line in tile.lines)
     alt = html.escape(tile.strong or (tile.lines[0] if tile.lines else "sighting"), quote=True)
     kind = " class=asked" if tile.asked else ""
+    picture = page.data_uri(page.thumbnail(tile.picture, _HEIGHT, (1, _WIDEST)))
     return (
-        f"<figure{kind}><img alt='{alt}' src='{_data_uri(tile.picture)}'>"
+        f"<figure{kind}><img alt='{alt}' src='{picture}'>"
         f"<figcaption>{strong}{lines}</figcaption></figure>"
     )
-
-
-def _data_uri(path: Path | None) -> str:
-    buffer = io.BytesIO()
-    _thumbnail(path).save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _thumbnail(path: Path | None) -> Image.Image:
-    """The picture in its own shape; a gray one where there is none to see."""
-    try:
-        if path is None:
-            raise ImageError("added as a vector")
-        picture = image.decode(path)
-    except ImageError:
-        return Image.new("RGB", (_HEIGHT // 2, _HEIGHT), "#c8ccd2")
-    width = max(1, min(_WIDEST, round(picture.shape[1] * _HEIGHT / picture.shape[0])))
-    return Image.fromarray(image.resize(picture, (_HEIGHT, width)))
 
 
 _STYLE = """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -66,11 +65,6 @@ def _in_turn(change: Callable[Concatenate[People, P], T]) -> Callable[Concatenat
 def _distinct(ids: Sequence[str]) -> list[str]:
     """Every id once, however it is written."""
     return list(dict.fromkeys(map(valid_id, ids)))
-
-
-def _now() -> float:
-    """Seconds since 1970, to the millisecond, as times are written."""
-    return round(time.time(), 3)
 
 
 class People:
@@ -156,7 +150,7 @@ class People:
         A sighting that carried the name loses it.  The name must be somebody's.
         """
         name = self.called(name)
-        now = _now()
+        now = self._now()
 
         def change(s: Sighting) -> Sighting:
             if s.person == name:
@@ -169,7 +163,7 @@ class People:
         """Take names off sightings, without a rejection."""
         return self._change(
             self._wanted(ids),
-            lambda s: replace(s, person="", how="", decided=_now()),
+            lambda s: replace(s, person="", how="", decided=self._now()),
         )
 
     @_in_turn
@@ -216,7 +210,7 @@ class People:
                 f"a split takes some of the {counted(len(own), 'sighting')} of {name!r}, got "
                 f"{len(wanted)}; to change the name of all, rename."
             )
-        now = _now()
+        now = self._now()
 
         def change(s: Sighting) -> Sighting:
             rejected = tuple(sorted({*s.rejected, name} - {new}))
@@ -225,6 +219,10 @@ class People:
         return self._change(self._gallery.sightings(wanted), change)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Seconds since 1970, to the millisecond, as times are written."""
+        return round(self._gallery.clock(), 3)
 
     def _wanted(self, ids: Sequence[str]) -> list[Sighting]:
         return self._gallery.sightings(_distinct(ids))
@@ -243,7 +241,7 @@ class People:
             )
         if not same_frame:
             self._require_once_per_frame(name, wanted)
-        now = _now()
+        now = self._now()
 
         def change(s: Sighting) -> Sighting:
             # What was confirmed or enrolled before stays said that way.

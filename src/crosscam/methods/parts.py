@@ -129,9 +129,9 @@ class Parts(Method):
         self.backbone = backbone.build()
         self.dim = self.backbone.channels[-1]
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in self.backbone.channels)
-        self.joined = _conv(width, width)
-        self.edges = _conv(3, edges, stride=2)
-        self.fine = _conv(width + edges, width // 2 or 1)
+        self.joined = layers.conv3x3(width, width)
+        self.edges = layers.conv3x3(3, edges, stride=2)
+        self.fine = layers.conv3x3(width + edges, width // 2 or 1)
         self.score = nn.Conv2d(width // 2 or 1, len(self.labels), 1)
         for module in (self.lateral, self.joined, self.edges, self.fine):
             layers.init_kaiming(module)
@@ -141,7 +141,7 @@ class Parts(Method):
             found = nn.Conv2d(width, 3, 1)  # begins with the middle of the body everywhere
             nn.init.normal_(found.weight, std=0.01)
             found.bias = nn.Parameter(torch.tensor(MIDDLE))
-            first = layers.init_kaiming(_conv(width + edges, width))
+            first = layers.init_kaiming(layers.conv3x3(width + edges, width))
             self.place = nn.Sequential(first, found)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -250,14 +250,6 @@ def label_shares(masks: Tensor) -> Tensor:
         shares[names.index(name)] = (masks[:, names.index(name)] - held).clamp(min=0)
     parts = torch.stack(shares, 1)
     return torch.cat([(1 - parts.sum(1, keepdim=True)).clamp(min=0), parts], 1)
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
 
 
 def _enlarged(maps: Tensor, like: Tensor) -> Tensor:

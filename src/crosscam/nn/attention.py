@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crosscam.nn.layers import global_avg_pool, init_kaiming, init_normal
+from crosscam.nn.layers import conv3x3, global_avg_pool, init_kaiming, init_normal
 
 __all__ = ["ChannelGate", "SpatialMap", "attend"]
 
@@ -51,8 +51,8 @@ class SpatialMap(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         first, second = max(channels // 8, 8), max(channels // 64, 4)
-        self.squeeze = _conv(channels, first)
-        self.refine = _conv(first, second)
+        self.squeeze = conv3x3(channels, first)
+        self.refine = conv3x3(first, second)
         self.score = nn.Conv2d(second, 1, 3, padding=1)
         init_kaiming(self)
         init_normal(self.score, 0.001)
@@ -67,9 +67,3 @@ def attend(maps: Tensor, gate: Tensor, cells: Tensor) -> Tensor:
     """``maps`` [B, C, h, w] times gate [B, C] times (1 + sigmoid of the logits [B, h, w])."""
     attention = gate[:, :, None, None] * (1 + torch.sigmoid(cells))[:, None]
     return maps * attention.to(maps.dtype)
-
-
-def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )

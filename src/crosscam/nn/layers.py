@@ -20,6 +20,7 @@ __all__ = [
     "BNNeck",
     "GeM",
     "InstanceNorm",
+    "conv3x3",
     "global_avg_pool",
     "global_max_pool",
     "init_kaiming",
@@ -104,6 +105,18 @@ class GeM(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p.item():.4g}, eps={self.eps}"
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A padded 3x3 convolution without bias, batch normalization and ReLU.
+
+    [B, inputs, h, w] -> [B, outputs, h / stride, w / stride], rounded up.
+    """
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
 
 
 class BNNeck(nn.BatchNorm1d):

@@ -13,9 +13,8 @@ from crosscam.errors import DataError
 from crosscam.files import sha256
 from crosscam.priors import labels, store
 from crosscam.synth import read_annotations, read_labels, read_texture
-from crosscam.synth.body import COCO
 from crosscam.synth.person import texture_mask
-from crosscam.types import BODY_PARTS, Dataset, Prior, Sample
+from crosscam.types import BODY_PARTS, COCO17, Dataset, Prior, Sample
 from crosscam.wording import counted
 
 __all__ = ["CHART", "PRODUCER", "SIZE", "known_texels", "make"]
@@ -65,7 +64,7 @@ def make(folder: Path, dataset: Dataset, samples: Sequence[Sample], kind: Prior)
         )
     rows = np.array([row_of[name] for name in names], np.int64)
     if kind is Prior.KEYPOINTS:
-        plan = _plan(kind, dataset, names, COCO, (len(COCO), 3), "float16", said)
+        plan = _plan(kind, dataset, names, COCO17, (len(COCO17), 3), "float16", said)
         return store.write(folder, plan, [_shares(table["keypoints"][rows])])
     several = bool((table["outfit"] > 0).any())
     wearers = [(int(table["pid"][r]), int(table["outfit"][r]) if several else None) for r in rows]

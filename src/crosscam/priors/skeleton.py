@@ -25,16 +25,9 @@ from crosscam.table import read_table
 from crosscam.types import Sample
 from crosscam.wording import either
 
-__all__ = ["COCO17", "LABELS", "MARKET14", "VERSION", "part_maps", "read_csv"]
+__all__ = ["LABELS", "MARKET14", "VERSION", "part_maps", "read_csv"]
 
 Floats = npt.NDArray[np.float64]
-
-COCO17 = (
-    "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder",
-    "left elbow", "right elbow", "left wrist", "right wrist", "left hip", "right hip",
-    "left knee", "right knee", "left ankle", "right ankle",
-)  # fmt: skip
-"""The 17 joints of COCO, in order."""
 
 MARKET14 = (
     "head", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
@@ -71,7 +64,7 @@ def part_maps(
 
     Args:
         points: x and y as shares of width and height (0 and 1 are the edges), and visibility.
-        joints: names of the J joints, ``COCO17`` or ``MARKET14``.
+        joints: names of the J joints, ``types.COCO17`` or ``MARKET14``.
         size: height and width of the maps.
         least: joints of less visibility count as missing.
     """

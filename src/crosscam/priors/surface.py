@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from crosscam.errors import InputError
 from crosscam.image import Picture
+from crosscam.priors import compiled
 from crosscam.synth.body import CHART as PAINTED
 from crosscam.synth.body import body
 from crosscam.synth.person import TEXTURE, texture_mask
@@ -82,8 +83,6 @@ def points(found: Bytes) -> Floats:
 
 def places(found: Floats) -> Bytes:
     """Places [..., 3] of points [..., 3]: those of the nearest texels on the body."""
-    from crosscam.priors import compiled
-
     inside = texture_mask()
     rows, columns = np.nonzero(inside)
     part = _table()[1][inside]
@@ -107,8 +106,6 @@ def unwrap(picture: Picture, found: Floats, side: int, reach: float = REACH) -> 
         [side, side, 4]: R G B, and 255 where known, else four zeros.  Of cells that are equally
         near the first in reading order is taken.
     """
-    from crosscam.priors import compiled
-
     shown = ~np.isnan(found[..., 0])
     best = compiled.nearest(
         chart_points(side).reshape(-1, 3).astype(np.float64), *_sorted(found[shown]), reach
@@ -122,8 +119,6 @@ def unwrap(picture: Picture, found: Floats, side: int, reach: float = REACH) -> 
 @lru_cache(maxsize=4)
 def mirrored(side: int) -> npt.NDArray[np.int64]:
     """[side * side]: number of the texel that shows the mirrored place, -1 off the body."""
-    from crosscam.priors import compiled
-
     at = chart_points(side).reshape(-1, 3)
     inside = np.flatnonzero(~np.isnan(at[:, 0]))
     other = at * np.array([-1.0, 1.0, 1.0])

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from crosscam.errors import DataError
 from crosscam.synth import raster
+from crosscam.types import COCO17
 
-__all__ = ["CHART", "COCO", "Body", "Build", "body", "joint_points", "pose_bones"]
+__all__ = ["CHART", "Body", "Build", "body", "joint_points", "pose_bones"]
 
 Array = npt.NDArray[Any]
 
@@ -31,27 +32,6 @@ CHART = 512
 
 HEAD, TORSO, ARM, HAND, LEG, FOOT = 1, 2, 3, 5, 7, 9  # + 1 for the right side
 HAIR, TOP, BOTTOM, SHOES, BAG, HAT = 11, 12, 13, 14, 15, 16
-
-COCO = (
-    "nose",
-    "left eye",
-    "right eye",
-    "left ear",
-    "right ear",
-    "left shoulder",
-    "right shoulder",
-    "left elbow",
-    "right elbow",
-    "left wrist",
-    "right wrist",
-    "left hip",
-    "right hip",
-    "left knee",
-    "right knee",
-    "left ankle",
-    "right ankle",
-)
-"""Names of the 17 joints, in the order of COCO."""
 
 _JOINT_BONES = ("upperarm01", "lowerarm01", "wrist", "upperleg01", "lowerleg01", "foot")
 
@@ -217,7 +197,7 @@ def body() -> Body:
     return Body(Path(__file__).parent / "assets" / "body.npz")
 
 
-def pose_bones(turns: Mapping[str, Array], heads: Array, hang: bool = True) -> tuple[Array, Array]:
+def pose_bones(turns: Mapping[str, Array], heads: Array) -> tuple[Array, Array]:
     """Bone rotations about their heads -> (turn [J + 2, 3, 3], shift [J + 2, 3]) for skinning.
 
     A vertex p at rest on bone b goes to ``turn[b] p + shift[b]``.  The two extra bones move with
@@ -240,7 +220,7 @@ def pose_bones(turns: Mapping[str, Array], heads: Array, hang: bool = True) -> t
     for k, side in enumerate("LR"):
         b = shared.bone["metacarpal3." + side]
         turn[n + k] = identity
-        shift[n + k] = (turn[b] @ heads[b] + shift[b] - heads[b]) if hang else 0
+        shift[n + k] = turn[b] @ heads[b] + shift[b] - heads[b]
     return turn, shift
 
 
@@ -262,4 +242,4 @@ def joint_points(build: Build, turn: Array, shift: Array) -> Array:
         ):
             b = shared.bone[f"{name}.{letter}"]
             points[f"{side} {joint}"] = moved(build.heads[b], b)
-    return np.stack([points[name] for name in COCO]).astype(np.float32)
+    return np.stack([points[name] for name in COCO17]).astype(np.float32)

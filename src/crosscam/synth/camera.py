@@ -44,7 +44,7 @@ class Camera:
     scenes: int
 
 
-def draw_camera(seed: int, number: int, family: int | None = None, scenes: int = 4) -> Camera:
+def draw_camera(seed: int, number: int, family: int | None = None) -> Camera:
     """Camera ``number`` (from 1) of the set ``seed``."""
     rng = np.random.default_rng([seed, 20, number])
     harsh = bool(rng.random() < 0.45) if family is None else family == 1
@@ -74,7 +74,7 @@ def draw_camera(seed: int, number: int, family: int | None = None, scenes: int =
         noise=float(rng.uniform(0.004, 0.016)),
         sharpen=float(rng.uniform(0.2, 1.2) if not harsh else rng.uniform(1.0, 3.0)),
         quality=(int(rng.integers(45, 72)), int(rng.integers(74, 95))),
-        scenes=scenes,
+        scenes=4,
     )
 
 

@@ -32,14 +32,13 @@ from PIL import Image
 from crosscam import __version__
 from crosscam.errors import DataError, InputError
 from crosscam.files import write_atomically
-from crosscam.synth.body import COCO
 from crosscam.synth.camera import Camera, draw_camera
 from crosscam.synth.closet import LICENSE as ASSET_LICENSE
 from crosscam.synth.closet import Closet, open_closet
 from crosscam.synth.identity import Identity, draw_identity
 from crosscam.synth.person import Person, make_person, texture_mask
 from crosscam.synth.render import Look, Shot, encode, passer, render_shot
-from crosscam.types import BODY_PARTS
+from crosscam.types import BODY_PARTS, COCO17
 from crosscam.wording import counted
 
 __all__ = [
@@ -311,7 +310,7 @@ def _manifest(plan: _Plan) -> str:
         },
         "preset": dataclasses.asdict(PRESETS[plan.preset]),
         "parts": list(BODY_PARTS),
-        "keypoints": list(COCO),
+        "keypoints": list(COCO17),
         "cameras": cameras,
     }
     return json.dumps(content, indent=1) + "\n"

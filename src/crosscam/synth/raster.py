@@ -11,12 +11,11 @@ same bytes, and the memory is what the caller allocated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
-import numpy.typing as npt
+
+from crosscam.jit import Array, Function, jit
 
 __all__ = [
     "FAR",
@@ -33,21 +32,16 @@ __all__ = [
     "smooth",
 ]
 
-Array = npt.NDArray[Any]
-
 FAR = np.float32(1e9)
 """Depth of a pixel that nothing covers."""
 
 LINEAR: Array = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
 """8-bit display value to linear light (gamma 2.2)."""
 
-_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
-
-def _jit(function: _Kernel) -> _Kernel:
-    compile_it: Any = numba.njit(cache=True, fastmath=True, nogil=True)
-    compiled: _Kernel = compile_it(function)
-    return compiled
+def _jit(function: Function) -> Function:
+    # Other options would round otherwise, and pictures would not be the same to the last bit.
+    return jit(function, error_model="python", fastmath=True)
 
 
 @_jit
@@ -445,11 +439,11 @@ def develop(
 ) -> None:
     """Linear light to 8-bit display values, as a camera does.
 
-    matrix [3, 3] mixes colors; look [7]: gain, shoulder, gamma, saturation, contrast, black
-    level, noise; then ``image`` holds display values, of which ``look[7]`` times the difference
-    to their blurred copy ``soft`` is added (sharpening, halos included: the mean over
-    2 ``reach`` + 1 pixels each way; ``soft`` and ``rows`` are scratch of the image's shape).
-    Noise comes from a counter-based hash of ``seed``.
+    matrix [3, 3] mixes colors; look [8]: gain, shoulder, gamma, saturation, contrast, black
+    level, noise, sharpening.  To the display values their difference to a blurred copy is added,
+    times the sharpening, halos included (the mean over 2 ``reach`` + 1 pixels each way; ``soft``
+    and ``rows`` are scratch of the image's shape).  Noise comes from a counter-based hash of
+    ``seed``.
     """
     height, width = image.shape[0], image.shape[1]
     state = np.uint64(seed)

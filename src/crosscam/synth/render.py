@@ -28,7 +28,7 @@ from crosscam.synth.person import Person, make_person
 from crosscam.synth.pose import draw_pose
 from crosscam.synth.scene import BANK_START, Scene, bank, draw_scene, props
 
-__all__ = ["HEIGHT", "WIDTH", "Look", "Shot", "encode", "passer", "render_shot"]
+__all__ = ["HEIGHT", "PALETTE", "WIDTH", "Look", "Shot", "encode", "passer", "render_shot"]
 
 Array = npt.NDArray[Any]
 
@@ -165,8 +165,9 @@ def _draw(
     return face, bary, depth
 
 
-def _sun_map(figure: _Figure, person: Person, sun: Array, side: int = 144) -> tuple[Array, Array]:
-    """Depth map of the person seen from the sun, and the matrix [3, 4] into it."""
+def _sun_map(figure: _Figure, person: Person, sun: Array) -> tuple[Array, Array]:
+    """Depth map [144, 144] of the person seen from the sun, and the matrix [3, 4] into it."""
+    side = 144
     center = np.array([figure.place[0], figure.place[1], 0.9], np.float32)
     a = np.cross(np.array([0.0, 0.0, 1.0]), sun)
     a = a / (np.linalg.norm(a) + 1e-9)
@@ -442,7 +443,7 @@ def encode(shot: Shot) -> dict[str, bytes]:
     """
     labels = shot.part | (shot.person.astype(np.uint8) << 5)
     picture = Image.fromarray(labels, "P")
-    picture.putpalette(_PALETTE)
+    picture.putpalette(PALETTE.tobytes())
     png = io.BytesIO()
     picture.save(png, "PNG", compress_level=6)
     iuv = io.BytesIO()
@@ -455,11 +456,12 @@ def encode(shot: Shot) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def _make_palette() -> list[int]:
-    rng = np.random.default_rng(4)
-    colors = rng.integers(60, 255, (32, 3))
+def _palette() -> Array:
+    colors = np.random.default_rng(4).integers(60, 255, (32, 3))
     colors[0] = 0
-    return [int(v) for v in np.concatenate([colors, colors // 2 + 60]).ravel()]
+    result: Array = np.concatenate([colors, colors // 2 + 60]).astype(np.uint8)
+    return result
 
 
-_PALETTE = _make_palette()
+PALETTE = _palette()
+"""[64, 3] uint8: how the values of a label PNG are shown."""

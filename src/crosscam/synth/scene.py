@@ -277,9 +277,7 @@ def _tint(rng: np.random.Generator, spread: float = 0.12) -> Array:
     return np.clip(rng.normal(1, spread) * (1 + rng.normal(0, 0.025, 3)), 0.4, 1.6)
 
 
-def props(
-    rng: np.random.Generator, name: str, x: float, y: float, toward: float, scale: float = 1.0
-) -> Array:
+def props(rng: np.random.Generator, name: str, x: float, y: float, toward: float) -> Array:
     """One thing standing at (x, y), facing about the direction ``toward`` (radians), as a quad."""
     width, height, base = {
         "railing": (4.0, 1.1, 0.0),
@@ -299,7 +297,6 @@ def props(
         "stone": (1.6, 0.9, 0.0),
         "plaster": (1.8, 1.1, 0.0),
     }[name]
-    width, height = width * scale, height * scale
     turn = toward + math.pi / 2 + rng.normal(0, 0.35)
     dx, dy = 0.5 * width * math.cos(turn), 0.5 * width * math.sin(turn)
     tint = _tint(rng)

@@ -15,7 +15,7 @@ from crosscam.synth.camera import draw_camera
 from crosscam.synth.closet import open_closet
 from crosscam.synth.identity import draw_identity
 from crosscam.synth.person import make_person
-from crosscam.synth.render import HEIGHT, Look, Shot, render_shot
+from crosscam.synth.render import HEIGHT, PALETTE, Look, Shot, render_shot
 
 __all__ = ["contact_sheet"]
 
@@ -75,13 +75,9 @@ def _framed(cell: Array) -> Array:
 
 
 def _colored(shot: Shot) -> Array:
-    palette = np.random.default_rng(4).integers(60, 255, (32, 3)).astype(np.uint8)
-    palette[0] = 0
-    out = palette[shot.part]
-    hidden = shot.person & (shot.part == 0)
-    out[hidden] = 90
-    result: Array = out
-    return result
+    out: Array = PALETTE[shot.part]
+    out[shot.person & (shot.part == 0)] = 90
+    return out
 
 
 def _joints(shot: Shot) -> Array:

@@ -319,18 +319,14 @@ def folding(who: Identity, garments: list[Garment]) -> Array:
 
 @dataclass(frozen=True)
 class Piece:
-    """A mesh beside the body, at rest on one person, with a square picture of its own.
-
-    ``paint`` is uint8 [R, R, 3]; ``label`` and ``place`` say what its texels count as: a part
-    label, and the (part, u, v) bytes of the body texel behind them (0 where there is none).
-    """
+    """A mesh beside the body, at rest on one person, with a square picture of its own."""
 
     points: Array  # [V, 3]
     faces: Array  # [F, 3]
     uv: Array  # [V, 2] in 0..1, row down
     bone: Array  # [V, 4]
     weight: Array  # [V, 4]
-    label: int
+    label: int  # of a part: what its texels count as
     cloth: str  # which paint: skirt tail hair bag umbrella brim thing
     colors: tuple[Color, ...]
     garment: Garment | None = None  # of the closet, which then says what its texels show
