@@ -183,6 +183,20 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, "--option", help="option of the data set, such as split=3")
 
 
+def _dataset(options: argparse.Namespace) -> Any:
+    """The data set of --data."""
+    if not options.root:
+        raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
+    return _read(options.data, options.root, options.option, partial=options.partial)
+
+
+def _read(name: str, root: str | Path, options: Sequence[str], *, partial: bool) -> Any:
+    """A data set with options as KEY=VALUE."""
+    from crosscam.data import datasets
+
+    return datasets.load(name, root, partial, **datasets.options_from_text(name, options))
+
+
 def _rerank_arguments(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--rerank", action="store_true", help=text)
     parser.add_argument("--k1", type=int, metavar="N", help="neighbors that must be mutual "
@@ -223,7 +237,6 @@ def _train(options: argparse.Namespace) -> int:
     if options.help:
         return _train_help(options, settings)
     from crosscam import embedder, evaluate
-    from crosscam.data import datasets
     from crosscam.recipe import parse
     from crosscam.training import loop, record
 
@@ -240,10 +253,8 @@ def _train(options: argparse.Namespace) -> int:
         run = options.out or Path("runs") / stem
 
     def measure(method: Any) -> dict[str, float]:
-        data = recipe.data
-        dataset = datasets.load(data.name, data.root, partial=data.partial, **data.options)
         model = embedder.of_method(method, recipe, device=options.device)
-        return dict(evaluate.figures(evaluate.evaluate(model, dataset)))
+        return dict(evaluate.figures(evaluate.evaluate(model, recipe.data.load())))
 
     common = {"device": options.device, "progress": not options.quiet, "evaluate": measure}
     try:
@@ -298,7 +309,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     model = _model(options)
     result = evaluate.evaluate(
         model,
-        _dataset(options, model),
+        _test_set(options, model),
         ap=options.ap,
         rerank=_reranking(options),
         seed=options.seed,
@@ -327,20 +338,15 @@ def _model(options: argparse.Namespace) -> Any:
     return embedder.load(options.model, device=options.device)
 
 
-def _dataset(options: argparse.Namespace, model: Any) -> Any:
-    from crosscam.data import datasets
-
-    extra = datasets.options_from_text(options.data, options.option) if options.data else {}
+def _test_set(options: argparse.Namespace, model: Any) -> Any:
+    """The data set that was asked for, or the one that the model was trained on."""
     if options.data:
-        if not options.root:
-            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
-        return datasets.load(options.data, options.root, partial=options.partial, **extra)
+        return _dataset(options)
     if options.option or options.partial:
         raise InputError("--option and --partial belong to --data: give --data and --root as well.")
     if model.recipe is None:
         raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
-    own = model.recipe.data
-    return datasets.load(own.name, options.root or own.root, partial=own.partial, **own.options)
+    return model.recipe.data.load(options.root or "")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -428,7 +434,7 @@ def _export(options: argparse.Namespace) -> int:
 
     measure = None
     if options.data:
-        measure = _dataset(options, None)
+        measure = _dataset(options)
     elif options.root or options.option or options.partial:
         raise InputError("--root, --option and --partial belong to --data: give --data as well.")
     card = export(
@@ -530,8 +536,7 @@ def _embed(options: argparse.Namespace) -> int:
     )
     common = {"skip": options.skip_bad, "progress": not options.quiet}
     if options.data:
-        options.root = options.source
-        dataset = _dataset(options, None)
+        dataset = _read(options.data, options.source, options.option, partial=options.partial)
         print(embed_dataset(encoder, dataset, options.out, **common).text())
     else:
         print(embed_folder(encoder, options.source, options.out, **common).text())
@@ -653,11 +658,9 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _holdout(options: argparse.Namespace) -> int:
-    from crosscam.data.datasets import load, options_from_text
     from crosscam.data.holdout import hold_out
 
-    chosen = options_from_text(options.name, options.option)
-    dataset = load(options.name, options.root, options.partial, **chosen)
+    dataset = _read(options.name, options.root, options.option, partial=options.partial)
     found = hold_out(dataset, options.out, people=options.people, seed=options.seed)
     print(f"{options.out}: {found.text()}")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
@@ -665,15 +668,13 @@ def _holdout(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
-    from crosscam.data.datasets import load, options_from_text
     from crosscam.data.join import join
 
     sets = []
     for name, *words in options.sets:
         if not words or "=" in words[0]:
             raise InputError(f"--set {name} lacks a folder: --set NAME ROOT [KEY=VALUE ...].")
-        chosen = options_from_text(name, words[1:])
-        sets.append(load(name, words[0], options.partial, **chosen))
+        sets.append(_read(name, words[0], words[1:], partial=options.partial))
     count = join(sets, options.out, test=not options.no_test)
     print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
@@ -897,7 +898,6 @@ def _calibrate(options: argparse.Namespace) -> int:
     import dataclasses
 
     from crosscam import calibrate
-    from crosscam.data import datasets
     from crosscam.decision.calibration import FILE, RATES
     from crosscam.encoder import Encoder
     from crosscam.models import is_shipped, resolve
@@ -924,11 +924,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             embed, pairs, model=encoder.hash, data=options.pairs.name, seed=options.seed
         )
     else:
-        if not options.root:
-            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
-        extra = datasets.options_from_text(options.data, options.option)
-        dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
-        found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
+        found = calibrate.calibrate(embed, _dataset(options), model=encoder.hash, seed=options.seed)
     out.mkdir(parents=True, exist_ok=True)
     found.calibration.save(out / FILE)
     page = found.report(out / "calibration.html")
