@@ -14,6 +14,7 @@ from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.inputs import (
     Features,
     Labels,
+    check_best,
     check_choice,
     check_count,
     check_features,
@@ -431,10 +432,7 @@ def top_k(
     threads, block = thread_count(threads), check_count(block, "block")
     query = check_features(query_features, "query_features")
     gallery = check_features(gallery_features, "gallery_features")
-    if check_count(k, "k") > len(gallery):
-        raise FeatureError(
-            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
-        )
+    k = check_best(k, gallery)
     given = (query_pids, query_camids, gallery_pids, gallery_camids)
     excluded: Lists | None = None
     if not any(labels is None for labels in given):
