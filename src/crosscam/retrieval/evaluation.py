@@ -247,8 +247,9 @@ def evaluate(
 
     Features are [Q, D] and [G, D] floating-point numbers (computed with as float32), ids and
     cameras whole numbers [Q] and [G].  Gallery images of person -1 are left out for everyone and
-    those of the query's own person and camera for that query; everything else, distractors of
-    person 0 included, stays in.  Person 0 is otherwise an ordinary person (MSMT17 has one).
+    those of the query's own person and camera for that query; everything else stays in.  Person 0
+    is a distractor, who matches nobody, where no query shows it, as in every data set that
+    crosscam reads; in ids from elsewhere that give a query 0 it is a person like others.
     Equal scores are ordered by gallery row.  Queries without a match are not counted.
 
     metric: "cosine", or "euclidean" and "sqeuclidean", which rank alike.
