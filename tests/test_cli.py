@@ -649,16 +649,31 @@ def test_a_score_of_one_camera_names_the_option(
     assert main(["score", str(tmp_path / "f.npz"), "--same-camera", "keep"]) == 0
 
 
-def test_a_picture_beyond_the_bound_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("size", "line", "status"),
+    [((64, 128), 5_000, 0), ((8_001, 8_000), 40_000_000, 1)],  # Pillow warns of both
+)
+def test_a_picture_beyond_the_bound_is_said_once_and_pillows_bound_never(
+    size: tuple[int, int],
+    line: int,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)  # Pillow's own line, warned of
-    Image.new("RGB", (64, 128)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", line)
+    Image.new("1", size).save(tmp_path / "large.png")
+    (tmp_path / "gallery").mkdir()
+    Image.new("RGB", (32, 64)).save(tmp_path / "gallery" / "small.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        words = ["search", str(tmp_path / "large.png"), "--gallery", str(tmp_path)]
-        assert main([*words, "--model", "hsv", "--out", str(tmp_path / "x.html"), "--quiet"]) == 0
-    assert capsys.readouterr().err == ""
+        words = ["search", str(tmp_path / "large.png"), "--gallery", str(tmp_path / "gallery")]
+        words += ["--model", "hsv", "--out", str(tmp_path / "x.html"), "--quiet"]
+        assert main(words) == status
+    said = capsys.readouterr().err
+    assert said.count("at most 64,000,000 are decoded") == status
+    assert "bomb" not in said
+    assert bool(said) == bool(status)
 
 
 def test_benchmarks_say_errors_as_the_command_does(

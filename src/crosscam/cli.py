@@ -93,311 +93,108 @@ def told(run: Callable[[], int | None]) -> int:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, with arguments of the one that ``words`` name."""
     parser = argparse.ArgumentParser(
         prog="crosscam", description="Finds the same person again across cameras."
     )
     parser.add_argument("--version", action="version", version=f"crosscam {crosscam.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    chosen = next((word for word in words if not word.startswith("-")), None)
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, **kwargs: Any
-    ) -> argparse.ArgumentParser:
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        text: str,
+        arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         sub = commands.add_parser(name, help=text, description=text, **kwargs)
         sub.set_defaults(run=run, parser=sub)
-        return sub
+        if arguments and name == chosen:  # those of some stand with their code, which is heavy
+            arguments(sub)
 
-    train = command("train", _train, "Train a recipe, or resume a run.", add_help=False)
-    train.set_defaults(takes_settings=True)
-    train.add_argument("recipe", nargs="?", help="YAML file or shipped name, then key=value ...")
-    train.add_argument("--out", type=Path, help="run folder to create (default runs/RECIPE)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run; "
-                       "data.root=... where its data lie elsewhere now")  # fmt: skip
-    train.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    train.add_argument("--quiet", action="store_true", help="no progress bars or lines")
-    train.add_argument("-h", "--help", action="store_true", help="show every setting")
-
-    evaluate = command("evaluate", _evaluate, "Measure a run by the field's protocol.")
-    evaluate.add_argument(
-        "model", help='encoder or run folder, or "hsv" or "pixels" (nothing learned)'
-    )
-    _data_arguments(evaluate)
-    evaluate.add_argument(
-        "--out", type=Path, help="folder for the page and JSON (default: the run)"
-    )
-    evaluate.add_argument("--ap", choices=("rank-precision", "trapezoid"), help="rule called mAP")
-    _rerank_arguments(evaluate, "also after k-reciprocal re-ranking")
-    evaluate.add_argument("--seed", type=int, default=0, help="of protocols that draw images")
-    evaluate.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
-
-    search = command("search", _search, "Rank a folder of pictures for a query picture.")
-    search.add_argument("query", type=Path, nargs="+", help="one or several query pictures")
-    search.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
-    search.add_argument("--model", required=True, help="encoder or run folder, hsv or pixels")
-    search.add_argument("--top", type=int, default=10, help="matches per query")
-    search.add_argument("--out", type=Path, default=Path("search.html"),
-                        help="page to write, or .jpg or .png: a picture")  # fmt: skip
-    search.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    search.add_argument("--json", action="store_true", help="print JSON")
-    search.add_argument("--quiet", action="store_true", help="no progress bars")
-
-    explain = command("explain", _explain, "Show what runs look at, as a sheet of maps.")
-    explain.add_argument("what", nargs="+", metavar="RUN|IMAGE",
-                         help="one or several run folders, then pictures")  # fmt: skip
-    explain.add_argument("--images", type=Path, nargs="+", default=[], help="more pictures")
-    explain.add_argument(
-        "-o", "--out", type=Path, default=Path("explain.jpg"), help="sheet to write"
-    )
-    explain.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-
-    export = command("export", _export, "Make an encoder of a run: one folder, checked.")
-    export.add_argument("source", type=Path, metavar="RUN", help="run folder")
-    export.add_argument("out", type=Path, help="folder to create")
-    export.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx",
-                        help="default: onnx")  # fmt: skip
-    export.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32",
-                        help="of the weights; int8 also of the layers (default: fp32)")  # fmt: skip
-    export.add_argument("--calibration", type=Path, metavar="FOLDER",
-                        help="pictures that int8 is fitted to")  # fmt: skip
-    export.add_argument("--images", type=Path, metavar="FOLDER",
-                        help="pictures to check with (default: rendered people)")  # fmt: skip
-    export.add_argument("--name", default="", help="what it is called (default: the run)")
-    export.add_argument("--license", default="", help="of the weights")
-    export.add_argument("--terms", default="", help="what the owners of the training data allow")
-    export.add_argument("--limit", action="append", default=[], metavar="SENTENCE",
-                        help="what it is not good for, for the card")  # fmt: skip
-    _data_arguments(export, "data set to measure it on, for the card; int8 needs one")
-    export.add_argument("--quiet", action="store_true", help="no progress bars")
-
-    wrap = command("wrap", _wrap, "Make an encoder of an ONNX network of somebody else's.")
-    wrap.add_argument("source", type=Path, metavar="ONNX", help="takes float32 [N, 3, H, W]")
-    wrap.add_argument("out", type=Path, help="folder to create")
-    wrap.add_argument("--size", required=True, help="HEIGHTxWIDTH it was trained with")
-    wrap.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1] "
-                      "(default: ImageNet)")  # fmt: skip
-    wrap.add_argument("--std", type=float, nargs=3, metavar="S", help="of RGB in [0, 1] "
-                      "(default: ImageNet)")  # fmt: skip
-    wrap.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear")
-    wrap.add_argument("--channels", choices=("rgb", "bgr"), default="rgb", help="what it takes")
-    wrap.add_argument("--flip", action="store_true", help="add the mirrored picture's features")
-    wrap.add_argument("--format", choices=("onnx", "openvino"), default="onnx")
-    wrap.add_argument("--name", required=True, help="what it is called")
-    wrap.add_argument("--license", required=True, help="of the weights")
-    wrap.add_argument("--terms", required=True, help="what the owners of its data allow")
-    wrap.add_argument("--images", type=Path, metavar="FOLDER", help="pictures to check with "
-                      "(default: rendered people)")  # fmt: skip
-    wrap.add_argument("--quiet", action="store_true", help="no progress bars")
-
-    embed = command("embed", _embed, "Write the vectors of a folder of pictures.")
-    embed.add_argument("source", type=Path, help="folder of pictures, or of a data set")
-    embed.add_argument("--model", required=True, help="encoder or run folder, or name of a model")
-    embed.add_argument("-o", "--out", type=Path, default=Path("features.npz"),
-                       help="file to write (default: features.npz)")  # fmt: skip
-    embed.add_argument("--data", metavar="NAME", help="read the folder as this data set")
-    embed.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
-    embed.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
-                       help="option of the data set, such as split=3")  # fmt: skip
-    embed.add_argument("--skip-bad", action="store_true", help="leave out unreadable pictures")
-    embed.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
-                       default="auto", help="what computes; auto: the quickest")  # fmt: skip
-    embed.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
-    embed.add_argument("--precision", choices=("float32", "native"), default="float32",
-                       help="native: an fp16 encoder in the processor's 16 bits, quicker and a "
-                       "little off")  # fmt: skip
-    embed.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    embed.add_argument("--quiet", action="store_true", help="no progress bar")
-
-    score = command("score", _score, "Evaluate features of any model from an .npz file.")
-    score.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
-    _rerank_arguments(score, "after k-reciprocal re-ranking")
-    score.add_argument(
-        "--ap", choices=("rank-precision", "trapezoid"), default="rank-precision", help="AP rule"
-    )
-    score.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
-    score.add_argument("--same-camera", choices=("drop", "keep"), default="drop",
-                       help="images of the query's own person and camera")  # fmt: skip
-    score.add_argument("--json", action="store_true", help="print JSON")
-
-    describe = command("describe", _describe, "Print size and cost of a method or recipe.")
-    describe.set_defaults(takes_settings=True)
-    describe.add_argument("method", help="method or recipe, by name or file; then "
-                          "KEY=VALUE ...")  # fmt: skip
-    describe.add_argument("--num-classes", type=int, default=751, help="training identities")
-    describe.add_argument("--json", action="store_true", help="print JSON")
-
-    data = command("data", _data, "Check, list, split and join data sets.")
-    verbs = data.add_subparsers(title="verbs", dest="verb", required=True)
-    check = verbs.add_parser("check", help="Compare a data set with what it should hold.")
-    check.add_argument("name", help="data set name (crosscam data list)")
-    check.add_argument("root", type=Path, help="its folder, or the CSV file")
-    check.add_argument("--partial", action="store_true", help="accept a subset")
-    check.add_argument("--no-decode", action="store_true", help="do not open the pictures")
-    check.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
-    check.add_argument("--json", action="store_true", help="print JSON")
-    listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    holding = verbs.add_parser(
-        "holdout", help="A list in which some people of a training set are query and gallery."
-    )
-    holding.add_argument("name", help="data set name (crosscam data list)")
-    holding.add_argument("root", type=Path, help="its folder, or the CSV file")
-    holding.add_argument("out", type=Path, help="the list to write: a CSV file")
-    holding.add_argument("--people", type=int, help="how many are kept out (default: a fifth)")
-    holding.add_argument("--seed", type=int, default=0, help="of their choice")
-    holding.add_argument("--partial", action="store_true", help="accept a subset")
-    holding.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
-    joining = verbs.add_parser("join", help="Several data sets as one list to train on.")
-    joining.add_argument("out", type=Path, help="the list to write: a CSV file")
-    joining.add_argument("--set", dest="sets", action="append", nargs="+", required=True,
-                         metavar=("NAME", "ROOT|KEY=VALUE"),
-                         help="a data set, its folder and options; once for each")  # fmt: skip
-    joining.add_argument("--no-test", action="store_true",
-                         help="without query and gallery of the first set")  # fmt: skip
-    joining.add_argument("--partial", action="store_true", help="accept subsets")
-
-    synth = command("synth", _synth, "Render a data set of people who do not exist.")
-    synth.add_argument("out", type=Path, help="folder to write (or the picture, with --sheet)")
-    synth.add_argument("--ids", type=int, default=100, help="people")
-    synth.add_argument("--cameras", type=int, default=6)
-    synth.add_argument("--seen", type=int, default=0, metavar="N",
-                       help="cameras that see a person, drawn for each (default: all)")  # fmt: skip
-    synth.add_argument("--shots", type=int, default=4, help="pictures per person and camera")
-    synth.add_argument("--preset", default="market-like", help="market-like, occluded, partial, "
-                       "cross-domain or cloth-change")  # fmt: skip
-    synth.add_argument("--seed", type=int, default=0)
-    synth.add_argument("--pairs", type=int, default=0, metavar="N",
-                       help="whole pictures per training person, for its texture")  # fmt: skip
-    synth.add_argument("--families", type=float, default=0.3,
-                       help="share of people in near-identical outfits, 0 to 1")  # fmt: skip
-    synth.add_argument("--assets", type=Path, metavar="DIR",
-                       help="a copy of makehuman-assets: its CC0 garments and hair")  # fmt: skip
-    synth.add_argument("--train-share", type=float, default=0.5, help="share of training people")
-    synth.add_argument("--workers", type=int, default=0, help="processes; 0 is one per processor")
-    synth.add_argument("--sheet", action="store_true", help="write a contact sheet instead")
-    synth.add_argument("--quiet", action="store_true", help="no progress bar")
-
-    prior = command("prior", _prior, "Make, list and show what guides training: masks and such.")
-    kinds = prior.add_subparsers(title="verbs", dest="verb", required=True)
-    points = kinds.add_parser("keypoints", help="Joints, from a pose network or a table.")
-    points.add_argument("--model", default="", metavar="FILE",
-                        help="pose network, ONNX or TFLite, or rtmlib:balanced")  # fmt: skip
-    points.add_argument("--csv", type=Path, help="table: file, JOINT_x, JOINT_y, ... in pixels")
-    masks = kinds.add_parser("masks", help="Part masks, from keypoints or a network.")
-    masks.add_argument("--model", default="", metavar="FILE",
-                       help="parsing network (ONNX), or a run of `train parts`")  # fmt: skip
-    masks.add_argument("--keypoints", default="", metavar="PRODUCER", help="whose keypoints")
-    masks.add_argument("--least", type=float, default=0.2, help="least visibility of a joint")
-    surface = kinds.add_parser("surface", help="Places on the body, from a run of `train parts`.")
-    surface.add_argument("--model", default="", metavar="RUN", help="the run")
-    texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg` or `parts`.")
-    texture.add_argument("--model", default="", metavar="RUN", help="the run")
-    texture.add_argument("--mirror", action="store_true",
-                         help="color what a picture does not show like the other side")  # fmt: skip
-    show = kinds.add_parser("show", help="A contact sheet of random pictures with their priors.")
-    for verb, out in (
-        (points, "folder of its priors"),
-        (masks, "folder of its priors"),
-        (surface, "folder of its priors"),
-        (texture, "folder of its priors"),
-        (show, "picture to write"),
-    ):
-        verb.add_argument("name", help="data set name (crosscam data list)")
-        verb.add_argument("--root", required=True, help="its folder, or the CSV file")
-        verb.add_argument("--partial", action="store_true", help="accept a subset")
-        verb.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
-        verb.add_argument("--out", type=Path, required=True, help=out)
-        if verb is not show:
-            verb.add_argument("--quiet", action="store_true", help="no progress bar")
-    for verb in (masks, surface, texture):
-        verb.add_argument("--device", default="auto", help="cpu, cuda, cuda:0 or auto")
-    show.add_argument("--priors", type=Path, help="folder of its priors (rendered people: none)")
-    show.add_argument(
-        "--kind", choices=("masks", "keypoints", "surface", "texture"), help="only these"
-    )
-    show.add_argument("--count", type=int, default=24, help="pictures")
-    show.add_argument("--seed", type=int, default=0, help="of their choice")
-    for kind in ("masks", "keypoints", "surface", "texture"):
-        show.add_argument(f"--{kind}", default="", metavar="PRODUCER",
-                          help="which, where the folder has several")  # fmt: skip
-    listed = kinds.add_parser("list", help="What a folder of priors holds.")
-    place = listed.add_mutually_exclusive_group(required=True)
-    place.add_argument("folder", type=Path, nargs="?", help="folder of priors")
-    place.add_argument("--priors", type=Path, help="the same, as the other verbs name it")
-
-    convert = command("convert", _convert, "Make a run of weights from another toolkit.")
-    convert.add_argument("file", type=Path, help=".safetensors, or a PyTorch file of tensors")
-    convert.add_argument("out", type=Path, help="run folder to create")
-    convert.add_argument("--toolkit", default="auto",
-                         help="torchreid, fast-reid, strong-baseline, or auto")  # fmt: skip
-    convert.add_argument("--last-stride", type=int, choices=(1, 2), help="of a ResNet")
-    convert.add_argument("--stem", choices=("standard", "no-relu", "ceil-pool"), help="of a ResNet")
-    convert.add_argument("--size", default="256x128", help="HEIGHTxWIDTH it was trained with")
-    convert.add_argument("--trained-on", default="unknown", help="the data, for the card")
-    convert.add_argument("--terms", default="unknown", help="what the owners of the data allow")
-    convert.add_argument("--license", default="unknown", help="license of the weights")
-
-    average = command("average", _average, "Make a run whose weights are the mean of several's.")
-    average.add_argument("runs", type=Path, nargs="+", metavar="RUN",
-                         help="runs of one network; the recipe is the last one's")  # fmt: skip
-    average.add_argument("--out", type=Path, required=True, help="run folder to create")
-
-    doctor = command("doctor", _doctor, "Find out whether an encoder is whole and rightly fed.")
-    doctor.add_argument("model", help="encoder or run folder, or name of a model")
-    doctor.add_argument("--images", type=Path, metavar="FOLDER",
-                        help="pictures of people (default: rendered ones)")  # fmt: skip
-    doctor.add_argument("--run", dest="trained", type=Path, metavar="RUN",
-                        help="compare with the run it was exported from")  # fmt: skip
-    doctor.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime", "torch"),
-                        default="auto", help="what computes")  # fmt: skip
-    doctor.add_argument("--check", action="append", default=[], metavar="NAME",
-                        help="only this (may be repeated)")  # fmt: skip
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-
-    models = command("models", _models, "List, show, verify and fetch encoders by name.")
-    if words[:1] == ["models"]:
-        from crosscam.models import add_arguments as add_models
-
-        add_models(models)
-
-    gallery = command("gallery", _gallery, "Keep, search, name and forget sightings of people.")
-    if words[:1] == ["gallery"]:  # its many arguments stand with its code, which is heavy
-        from crosscam.gallery.command import add_arguments
-
-        add_arguments(gallery)
-
-    calibrate = command("calibrate", _calibrate, "Learn what scores mean, and when nobody fits.")
-    calibrate.add_argument("model", help="encoder or run folder")
-    _data_arguments(calibrate)
-    calibrate.add_argument(
-        "--pairs", type=Path, metavar="CSV", help="a, b (pictures), same (1 or 0); not with --data"
-    )
-    calibrate.add_argument("--far", type=float, default=0.01, help="false-accept rate to print")
-    calibrate.add_argument("--out", type=Path, help="folder to write to (default: the model)")
-    calibrate.add_argument("--seed", type=int, default=0, help="of the split and the intervals")
-    calibrate.add_argument("--json", action="store_true", help="print JSON")
-    calibrate.add_argument("--quiet", action="store_true", help="no progress bars")
-
-    serve = command("serve", _serve, "Serve a gallery: API and page.")
-    token = command("token", _token, "Make, list and end the tokens of a service.")
-    if words[:1] in (["serve"], ["token"]):
-        from crosscam.serve import command as service
-
-        service.add_serve(serve)
-        service.add_token(token)
-
+    command("train", _train, "Train a recipe, or resume a run.", _train_arguments, add_help=False)
+    command("evaluate", _evaluate, "Measure a run by the field's protocol.", _evaluate_arguments)
+    command("search", _search, "Rank a folder of pictures for a query picture.", _search_arguments)
+    command("explain", _explain, "Show what runs look at, as a sheet of maps.", _explain_arguments)
+    command("export", _export, "Make an encoder of a run: one folder, checked.", _export_arguments)
+    command("wrap", _wrap, "Make an encoder of an ONNX network of somebody else's.",
+            _wrap_arguments)  # fmt: skip
+    command("embed", _embed, "Write the vectors of a folder of pictures.", _embed_arguments)
+    command("score", _score, "Evaluate features of any model from an .npz file.", _score_arguments)
+    command("describe", _describe, "Print size and cost of a method or recipe.",
+            _describe_arguments)  # fmt: skip
+    command("data", _data, "Check, list, split and join data sets.", _data_arguments)
+    command("synth", _synth, "Render a data set of people who do not exist.", _synth_arguments)
+    command("prior", _prior, "Make, list and show what guides training: masks and such.",
+            _prior_arguments)  # fmt: skip
+    command("convert", _convert, "Make a run of weights from another toolkit.", _convert_arguments)
+    command("average", _average, "Make a run whose weights are the mean of several's.",
+            _average_arguments)  # fmt: skip
+    command("doctor", _doctor, "Find out whether an encoder is whole and rightly fed.",
+            _doctor_arguments)  # fmt: skip
+    command("models", _models, "List, show, verify and fetch encoders by name.", _models_arguments)
+    command("gallery", _gallery, "Keep, search, name and forget sightings of people.",
+            _gallery_arguments)  # fmt: skip
+    command("calibrate", _calibrate, "Learn what scores mean, and when nobody fits.",
+            _calibrate_arguments)  # fmt: skip
+    command("serve", _serve, "Serve a gallery: API and page.", _serve_arguments)
+    command("token", _token, "Make, list and end the tokens of a service.", _token_arguments)
     command("methods", _methods, "List methods, backbones and shipped recipes.")
     return parser
 
 
-def _data_arguments(
+_COMMON: dict[str, dict[str, Any]] = {
+    "name": {"help": "data set name (crosscam data list)"},
+    "root": {"type": Path, "help": "its folder, or the CSV file"},
+    "--root": {"help": "its folder, or the CSV file"},
+    "--partial": {"action": "store_true", "help": "accept a subset"},
+    "--option": {"action": "append", "default": [], "metavar": "KEY=VALUE"},
+    "--ap": {"choices": ("rank-precision", "trapezoid")},
+    "--images": {
+        "type": Path,
+        "metavar": "FOLDER",
+        "help": "pictures to check with (default: rendered people)",
+    },
+    "--runtime": {"choices": ("auto", "openvino", "onnxruntime", "torch"), "default": "auto"},
+    "--device": {"default": "auto", "help": "cpu, cuda, cuda:0 or auto"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+    "--quiet": {"action": "store_true", "help": "no progress bars"},
+}
+"""Arguments that several commands take."""
+
+
+def _common(parser: argparse.ArgumentParser, *names: str, **changed: Any) -> None:
+    """Add arguments that several commands take; ``changed`` is what is different here."""
+    for name in names:
+        parser.add_argument(name, **(_COMMON[name] | changed))
+
+
+def _dataset_arguments(
     parser: argparse.ArgumentParser, text: str = "data set (default: the run's own)"
 ) -> None:
     parser.add_argument("--data", metavar="NAME", help=text)
-    parser.add_argument("--root", help="its folder, or the CSV file")
-    parser.add_argument("--partial", action="store_true", help="accept a subset of a benchmark")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
-                        help="option of the data set, such as split=3")  # fmt: skip
+    _common(parser, "--root")
+    _benchmark_arguments(parser)
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    _common(parser, "--partial", help="accept a subset of a benchmark")
+    _common(parser, "--option", help="option of the data set, such as split=3")
+
+
+def _dataset(options: argparse.Namespace) -> Any:
+    """The data set of --data."""
+    if not options.root:
+        raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
+    return _read(options.data, options.root, options.option, partial=options.partial)
+
+
+def _read(name: str, root: str | Path, options: Sequence[str], *, partial: bool) -> Any:
+    """A data set with options as KEY=VALUE."""
+    from crosscam.data import datasets
+
+    return datasets.load(name, root, partial, **datasets.options_from_text(name, options))
 
 
 def _rerank_arguments(parser: argparse.ArgumentParser, text: str) -> None:
@@ -421,6 +218,17 @@ def _reranking(options: argparse.Namespace) -> Any:
     return options.rerank and RerankSettings(**given)
 
 
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(takes_settings=True)
+    parser.add_argument("recipe", nargs="?", help="YAML file or shipped name, then key=value ...")
+    parser.add_argument("--out", type=Path, help="run folder to create (default runs/RECIPE)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run; "
+                        "data.root=... where its data lie elsewhere now")  # fmt: skip
+    _common(parser, "--device")
+    _common(parser, "--quiet", help="no progress bars or lines")
+    parser.add_argument("-h", "--help", action="store_true", help="show every setting")
+
+
 def _train(options: argparse.Namespace) -> int:
     settings = list(options.settings)
     if options.recipe and "=" in options.recipe:  # no recipe, only overrides
@@ -429,7 +237,6 @@ def _train(options: argparse.Namespace) -> int:
     if options.help:
         return _train_help(options, settings)
     from crosscam import embedder, evaluate
-    from crosscam.data import datasets
     from crosscam.recipe import parse
     from crosscam.training import loop, record
 
@@ -446,10 +253,8 @@ def _train(options: argparse.Namespace) -> int:
         run = options.out or Path("runs") / stem
 
     def measure(method: Any) -> dict[str, float]:
-        data = recipe.data
-        dataset = datasets.load(data.name, data.root, partial=data.partial, **data.options)
         model = embedder.of_method(method, recipe, device=options.device)
-        return dict(evaluate.figures(evaluate.evaluate(model, dataset)))
+        return dict(evaluate.figures(evaluate.evaluate(model, recipe.data.load())))
 
     common = {"device": options.device, "progress": not options.quiet, "evaluate": measure}
     try:
@@ -486,13 +291,25 @@ def _train_help(options: argparse.Namespace, settings: Sequence[str]) -> int:
     return 0
 
 
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", help='encoder or run folder, or "hsv" or "pixels" (nothing learned)'
+    )
+    _dataset_arguments(parser)
+    parser.add_argument("--out", type=Path, help="folder for the page and JSON (default: the run)")
+    _common(parser, "--ap", help="rule called mAP")
+    _rerank_arguments(parser, "also after k-reciprocal re-ranking")
+    parser.add_argument("--seed", type=int, default=0, help="of protocols that draw images")
+    _common(parser, "--device", "--json", "--quiet")
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from crosscam import evaluate
 
     model = _model(options)
     result = evaluate.evaluate(
         model,
-        _dataset(options, model),
+        _test_set(options, model),
         ap=options.ap,
         rerank=_reranking(options),
         seed=options.seed,
@@ -521,20 +338,25 @@ def _model(options: argparse.Namespace) -> Any:
     return embedder.load(options.model, device=options.device)
 
 
-def _dataset(options: argparse.Namespace, model: Any) -> Any:
-    from crosscam.data import datasets
-
-    extra = datasets.options_from_text(options.data, options.option) if options.data else {}
+def _test_set(options: argparse.Namespace, model: Any) -> Any:
+    """The data set that was asked for, or the one that the model was trained on."""
     if options.data:
-        if not options.root:
-            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
-        return datasets.load(options.data, options.root, partial=options.partial, **extra)
+        return _dataset(options)
     if options.option or options.partial:
         raise InputError("--option and --partial belong to --data: give --data and --root as well.")
     if model.recipe is None:
         raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
-    own = model.recipe.data
-    return datasets.load(own.name, options.root or own.root, partial=own.partial, **own.options)
+    return model.recipe.data.load(options.root or "")
+
+
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", type=Path, nargs="+", help="one or several query pictures")
+    parser.add_argument("--gallery", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--model", required=True, help="encoder or run folder, hsv or pixels")
+    parser.add_argument("--top", type=int, default=10, help="matches per query")
+    parser.add_argument("--out", type=Path, default=Path("search.html"),
+                        help="page to write, or .jpg or .png: a picture")  # fmt: skip
+    _common(parser, "--device", "--json", "--quiet")
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -566,6 +388,16 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="+", metavar="RUN|IMAGE",
+                        help="one or several run folders, then pictures")  # fmt: skip
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="more pictures")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("explain.jpg"), help="sheet to write"
+    )
+    _common(parser, "--device")
+
+
 def _explain(options: argparse.Namespace) -> int:
     from crosscam import embedder
     from crosscam.explain import explain
@@ -580,12 +412,31 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("out", type=Path, help="folder to create")
+    parser.add_argument("--format", choices=("onnx", "openvino", "torch"), default="onnx",
+                        help="default: onnx")  # fmt: skip
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+                        help="of the weights; int8 also of the layers (default: fp32)")  # fmt: skip
+    parser.add_argument("--calibration", type=Path, metavar="FOLDER",
+                        help="pictures that int8 is fitted to")  # fmt: skip
+    _common(parser, "--images")
+    parser.add_argument("--name", default="", help="what it is called (default: the run)")
+    parser.add_argument("--license", default="", help="of the weights")
+    parser.add_argument("--terms", default="", help="what the owners of the training data allow")
+    parser.add_argument("--limit", action="append", default=[], metavar="SENTENCE",
+                        help="what it is not good for, for the card")  # fmt: skip
+    _dataset_arguments(parser, "data set to measure it on, for the card; int8 needs one")
+    _common(parser, "--quiet")
+
+
 def _export(options: argparse.Namespace) -> int:
     from crosscam.export import Statement, export
 
     measure = None
     if options.data:
-        measure = _dataset(options, None)
+        measure = _dataset(options)
     elif options.root or options.option or options.partial:
         raise InputError("--root, --option and --partial belong to --data: give --data as well.")
     card = export(
@@ -602,6 +453,25 @@ def _export(options: argparse.Namespace) -> int:
     print(f"{card.text()}\nencoder: {options.out}\nnext:   crosscam embed FOLDER --model "
           f"{options.out}")  # fmt: skip
     return 0
+
+
+def _wrap_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="ONNX", help="takes float32 [N, 3, H, W]")
+    parser.add_argument("out", type=Path, help="folder to create")
+    parser.add_argument("--size", required=True, help="HEIGHTxWIDTH it was trained with")
+    parser.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1] "
+                        "(default: ImageNet)")  # fmt: skip
+    parser.add_argument("--std", type=float, nargs=3, metavar="S", help="of RGB in [0, 1] "
+                        "(default: ImageNet)")  # fmt: skip
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear")
+    parser.add_argument("--channels", choices=("rgb", "bgr"), default="rgb", help="what it takes")
+    parser.add_argument("--flip", action="store_true", help="add the mirrored picture's features")
+    parser.add_argument("--format", choices=("onnx", "openvino"), default="onnx")
+    parser.add_argument("--name", required=True, help="what it is called")
+    parser.add_argument("--license", required=True, help="of the weights")
+    parser.add_argument("--terms", required=True, help="what the owners of its data allow")
+    _common(parser, "--images")
+    _common(parser, "--quiet")
 
 
 def _wrap(options: argparse.Namespace) -> int:
@@ -636,6 +506,23 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _embed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of pictures, or of a data set")
+    parser.add_argument("--model", required=True, help="encoder or run folder, or name of a model")
+    parser.add_argument("-o", "--out", type=Path, default=Path("features.npz"),
+                        help="file to write (default: features.npz)")  # fmt: skip
+    parser.add_argument("--data", metavar="NAME", help="read the folder as this data set")
+    _benchmark_arguments(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable pictures")
+    _common(parser, "--runtime", help="what computes; auto: the quickest")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
+    parser.add_argument("--precision", choices=("float32", "native"), default="float32",
+                        help="native: an fp16 encoder in the processor's 16 bits, quicker and a "
+                        "little off")  # fmt: skip
+    _common(parser, "--device")
+    _common(parser, "--quiet", help="no progress bar")
+
+
 def _embed(options: argparse.Namespace) -> int:
     from crosscam.embed import embed_dataset, embed_folder
     from crosscam.encoder import Encoder
@@ -651,12 +538,21 @@ def _embed(options: argparse.Namespace) -> int:
     )
     common = {"skip": options.skip_bad, "progress": not options.quiet}
     if options.data:
-        options.root = options.source
-        dataset = _dataset(options, None)
+        dataset = _read(options.data, options.source, options.option, partial=options.partial)
         print(embed_dataset(encoder, dataset, options.out, **common).text())
     else:
         print(embed_folder(encoder, options.source, options.out, **common).text())
     return 0
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("features", type=Path, help="query_features, query_pids, query_camids, ...")
+    _rerank_arguments(parser, "after k-reciprocal re-ranking")
+    _common(parser, "--ap", default="rank-precision", help="AP rule")
+    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
+    parser.add_argument("--same-camera", choices=("drop", "keep"), default="drop",
+                        help="images of the query's own person and camera")  # fmt: skip
+    _common(parser, "--json")
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -671,6 +567,14 @@ def _score(options: argparse.Namespace) -> int:
     )
     print(json.dumps(metrics.to_json()) if options.json else metrics.table())
     return 0
+
+
+def _describe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(takes_settings=True)
+    parser.add_argument("method", help="method or recipe, by name or file; then "
+                        "KEY=VALUE ...")  # fmt: skip
+    parser.add_argument("--num-classes", type=int, default=751, help="training identities")
+    _common(parser, "--json")
 
 
 def _describe(options: argparse.Namespace) -> int:
@@ -710,6 +614,32 @@ def _described(name: str) -> tuple[str | None, list[str]]:
     return None, []
 
 
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True)
+    check = verbs.add_parser("check", help="Compare a data set with what it should hold.")
+    _common(check, "name", "root", "--partial")
+    check.add_argument("--no-decode", action="store_true", help="do not open the pictures")
+    _common(check, "--option", "--json")
+    listing = verbs.add_parser("list", help="Names of the data sets that can be read.")
+    _common(listing, "--json")
+    holding = verbs.add_parser(
+        "holdout", help="A list in which some people of a training set are query and gallery."
+    )
+    _common(holding, "name", "root")
+    holding.add_argument("out", type=Path, help="the list to write: a CSV file")
+    holding.add_argument("--people", type=int, help="how many are kept out (default: a fifth)")
+    holding.add_argument("--seed", type=int, default=0, help="of their choice")
+    _common(holding, "--partial", "--option")
+    joining = verbs.add_parser("join", help="Several data sets as one list to train on.")
+    joining.add_argument("out", type=Path, help="the list to write: a CSV file")
+    joining.add_argument("--set", dest="sets", action="append", nargs="+", required=True,
+                         metavar=("NAME", "ROOT|KEY=VALUE"),
+                         help="a data set, its folder and options; once for each")  # fmt: skip
+    joining.add_argument("--no-test", action="store_true",
+                         help="without query and gallery of the first set")  # fmt: skip
+    _common(joining, "--partial", help="accept subsets")
+
+
 def _data(options: argparse.Namespace) -> int:
     from crosscam.data import check
 
@@ -730,11 +660,9 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _holdout(options: argparse.Namespace) -> int:
-    from crosscam.data.datasets import load, options_from_text
     from crosscam.data.holdout import hold_out
 
-    chosen = options_from_text(options.name, options.option)
-    dataset = load(options.name, options.root, options.partial, **chosen)
+    dataset = _read(options.name, options.root, options.option, partial=options.partial)
     found = hold_out(dataset, options.out, people=options.people, seed=options.seed)
     print(f"{options.out}: {found.text()}")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
@@ -742,19 +670,39 @@ def _holdout(options: argparse.Namespace) -> int:
 
 
 def _join(options: argparse.Namespace) -> int:
-    from crosscam.data.datasets import load, options_from_text
     from crosscam.data.join import join
 
     sets = []
     for name, *words in options.sets:
         if not words or "=" in words[0]:
             raise InputError(f"--set {name} lacks a folder: --set NAME ROOT [KEY=VALUE ...].")
-        chosen = options_from_text(name, words[1:])
-        sets.append(load(name, words[0], options.partial, **chosen))
+        sets.append(_read(name, words[0], words[1:], partial=options.partial))
     count = join(sets, options.out, test=not options.no_test)
     print(f"{options.out}: {', '.join(f'{n:,} {split}' for split, n in count.items())} pictures")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
     return 0
+
+
+def _synth_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to write (or the picture, with --sheet)")
+    parser.add_argument("--ids", type=int, default=100, help="people")
+    parser.add_argument("--cameras", type=int, default=6)
+    parser.add_argument("--seen", type=int, default=0, metavar="N", help="cameras that see a "
+                        "person, drawn for each (default: all)")  # fmt: skip
+    parser.add_argument("--shots", type=int, default=4, help="pictures per person and camera")
+    parser.add_argument("--preset", default="market-like", help="market-like, occluded, partial, "
+                        "cross-domain or cloth-change")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=0, metavar="N",
+                        help="whole pictures per training person, for its texture")  # fmt: skip
+    parser.add_argument("--families", type=float, default=0.3,
+                        help="share of people in near-identical outfits, 0 to 1")  # fmt: skip
+    parser.add_argument("--assets", type=Path, metavar="DIR",
+                        help="a copy of makehuman-assets: its CC0 garments and hair")  # fmt: skip
+    parser.add_argument("--train-share", type=float, default=0.5, help="share of training people")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 is one per processor")
+    parser.add_argument("--sheet", action="store_true", help="write a contact sheet instead")
+    _common(parser, "--quiet", help="no progress bar")
 
 
 def _synth(options: argparse.Namespace) -> int:
@@ -787,10 +735,71 @@ def _synth(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prior_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(title="verbs", dest="verb", required=True)
+    points = kinds.add_parser("keypoints", help="Joints, from a pose network or a table.")
+    points.add_argument("--model", default="", metavar="FILE",
+                        help="pose network, ONNX or TFLite, or rtmlib:balanced")  # fmt: skip
+    points.add_argument("--csv", type=Path, help="table: file, JOINT_x, JOINT_y, ... in pixels")
+    masks = kinds.add_parser("masks", help="Part masks, from keypoints or a network.")
+    masks.add_argument("--model", default="", metavar="FILE",
+                       help="parsing network (ONNX), or a run of `train parts`")  # fmt: skip
+    masks.add_argument("--keypoints", default="", metavar="PRODUCER", help="whose keypoints")
+    masks.add_argument("--least", type=float, default=0.2, help="least visibility of a joint")
+    surface = kinds.add_parser("surface", help="Places on the body, from a run of `train parts`.")
+    surface.add_argument("--model", default="", metavar="RUN", help="the run")
+    texture = kinds.add_parser("texture", help="Textures, from a run of `train san_pg` or `parts`.")
+    texture.add_argument("--model", default="", metavar="RUN", help="the run")
+    texture.add_argument("--mirror", action="store_true",
+                         help="color what a picture does not show like the other side")  # fmt: skip
+    show = kinds.add_parser("show", help="A contact sheet of random pictures with their priors.")
+    for verb, out in (
+        (points, "folder of its priors"),
+        (masks, "folder of its priors"),
+        (surface, "folder of its priors"),
+        (texture, "folder of its priors"),
+        (show, "picture to write"),
+    ):
+        _common(verb, "name")
+        _common(verb, "--root", required=True)
+        _common(verb, "--partial", "--option")
+        verb.add_argument("--out", type=Path, required=True, help=out)
+        if verb is not show:
+            _common(verb, "--quiet", help="no progress bar")
+    for verb in (masks, surface, texture):
+        _common(verb, "--device")
+    show.add_argument("--priors", type=Path, help="folder of its priors (rendered people: none)")
+    show.add_argument(
+        "--kind", choices=("masks", "keypoints", "surface", "texture"), help="only these"
+    )
+    show.add_argument("--count", type=int, default=24, help="pictures")
+    show.add_argument("--seed", type=int, default=0, help="of their choice")
+    for kind in ("masks", "keypoints", "surface", "texture"):
+        show.add_argument(f"--{kind}", default="", metavar="PRODUCER",
+                          help="which, where the folder has several")  # fmt: skip
+    listed = kinds.add_parser("list", help="What a folder of priors holds.")
+    place = listed.add_mutually_exclusive_group(required=True)
+    place.add_argument("folder", type=Path, nargs="?", help="folder of priors")
+    place.add_argument("--priors", type=Path, help="the same, as the other verbs name it")
+
+
 def _prior(options: argparse.Namespace) -> int:
     from crosscam.annotate import run
 
     return run(options)
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help=".safetensors, or a PyTorch file of tensors")
+    parser.add_argument("out", type=Path, help="run folder to create")
+    parser.add_argument("--toolkit", default="auto",
+                        help="torchreid, fast-reid, strong-baseline, or auto")  # fmt: skip
+    parser.add_argument("--last-stride", type=int, choices=(1, 2), help="of a ResNet")
+    parser.add_argument("--stem", choices=("standard", "no-relu", "ceil-pool"), help="of a ResNet")
+    parser.add_argument("--size", default="256x128", help="HEIGHTxWIDTH it was trained with")
+    parser.add_argument("--trained-on", default="unknown", help="the data, for the card")
+    parser.add_argument("--terms", default="unknown", help="what the owners of the data allow")
+    parser.add_argument("--license", default="unknown", help="license of the weights")
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -811,12 +820,29 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def _average_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN",
+                        help="runs of one network; the recipe is the last one's")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="run folder to create")
+
+
 def _average(options: argparse.Namespace) -> int:
     from crosscam.average import average
 
     print(average(options.runs, options.out).text())
     print(f"next:   crosscam evaluate {options.out}")
     return 0
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="encoder or run folder, or name of a model")
+    _common(parser, "--images", help="pictures of people (default: rendered ones)")
+    parser.add_argument("--run", dest="trained", type=Path, metavar="RUN",
+                        help="compare with the run it was exported from")  # fmt: skip
+    _common(parser, "--runtime", help="what computes")
+    parser.add_argument("--check", action="append", default=[], metavar="NAME",
+                        help="only this (may be repeated)")  # fmt: skip
+    _common(parser, "--json")
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -833,10 +859,22 @@ def _doctor(options: argparse.Namespace) -> int:
     return 1 if report.status == "FAIL" else 0
 
 
+def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    from crosscam.models import add_arguments
+
+    add_arguments(parser)
+
+
 def _models(options: argparse.Namespace) -> int:
     from crosscam.models import main as models
 
     return models(options)
+
+
+def _gallery_arguments(parser: argparse.ArgumentParser) -> None:
+    from crosscam.gallery.command import add_arguments
+
+    add_arguments(parser)
 
 
 def _gallery(options: argparse.Namespace) -> int:
@@ -846,11 +884,22 @@ def _gallery(options: argparse.Namespace) -> int:
     return run(options, Encoder.load)
 
 
+def _calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="encoder or run folder")
+    _dataset_arguments(parser)
+    parser.add_argument(
+        "--pairs", type=Path, metavar="CSV", help="a, b (pictures), same (1 or 0); not with --data"
+    )
+    parser.add_argument("--far", type=float, default=0.01, help="false-accept rate to print")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: the model)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split and the intervals")
+    _common(parser, "--json", "--quiet")
+
+
 def _calibrate(options: argparse.Namespace) -> int:
     import dataclasses
 
     from crosscam import calibrate
-    from crosscam.data import datasets
     from crosscam.decision.calibration import FILE, RATES
     from crosscam.encoder import Encoder
     from crosscam.models import is_shipped, resolve
@@ -877,11 +926,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             embed, pairs, model=encoder.hash, data=options.pairs.name, seed=options.seed
         )
     else:
-        if not options.root:
-            raise InputError("--data needs --root: the folder of the data set, or the CSV file.")
-        extra = datasets.options_from_text(options.data, options.option)
-        dataset = datasets.load(options.data, options.root, partial=options.partial, **extra)
-        found = calibrate.calibrate(embed, dataset, model=encoder.hash, seed=options.seed)
+        found = calibrate.calibrate(embed, _dataset(options), model=encoder.hash, seed=options.seed)
     out.mkdir(parents=True, exist_ok=True)
     found.calibration.save(out / FILE)
     page = found.report(out / "calibration.html")
@@ -893,10 +938,22 @@ def _calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    from crosscam.serve.command import add_serve
+
+    add_serve(parser)
+
+
 def _serve(options: argparse.Namespace) -> int:
     from crosscam.serve.command import serve
 
     return serve(options)
+
+
+def _token_arguments(parser: argparse.ArgumentParser) -> None:
+    from crosscam.serve.command import add_token
+
+    add_token(parser)
 
 
 def _token(options: argparse.Namespace) -> int:

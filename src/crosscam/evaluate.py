@@ -246,8 +246,7 @@ def evaluate(
         progress: show progress bars.
 
     Raises:
-        DataError: no query or no gallery.
-        ImageError: a picture cannot be decoded.
+        DataError: no query or no gallery, or pictures cannot be decoded.
     """
     query, gallery = dataset.require_test()
     protocol = dataset.protocol

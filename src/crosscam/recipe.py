@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import torch
 import yaml
 
+from crosscam.data import datasets
 from crosscam.data.augment import Augment
 from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.methods import BackboneSettings, Method, find
-from crosscam.types import Prior
+from crosscam.types import Dataset, Prior
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -65,6 +66,10 @@ class DataSettings:
             if value:
                 object.__setattr__(self, key, str(Path(value).expanduser().absolute()))
         _require("data.budget_gb", self.budget_gb, self.budget_gb >= 0, "0 or more")
+
+    def load(self, root: str = "") -> Dataset:
+        """The data set, read from ``root`` where it lies elsewhere now; see ``datasets.load``."""
+        return datasets.load(self.name, root or self.root, partial=self.partial, **self.options)
 
 
 @dataclass(frozen=True)

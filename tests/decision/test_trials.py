@@ -64,6 +64,17 @@ def test_collect_is_the_loop_over_all_pairs() -> None:
     assert {k: v for k, v in counted.items() if any(v)} == cameras
 
 
+def test_person_0_is_a_person_where_a_query_shows_it() -> None:
+    q, qp, qc, g, gp, gc = sightings()
+    one = qp[0]
+    gp[gp == 0] = one
+    trials = collect(q, qp, qc, g, gp, gc)
+    of_zero = collect(q, np.where(qp == one, 0, qp), qc, g, np.where(gp == one, 0, gp), gc)
+    np.testing.assert_allclose(sorted(of_zero.same), sorted(trials.same), atol=1e-6)
+    assert of_zero.best_other.shape == trials.best_other.shape
+    np.testing.assert_allclose(of_zero.best_same, trials.best_same, atol=1e-6)
+
+
 def test_bins_cover_every_cosine() -> None:
     assert bin_of(np.array([-1.0, 0.0, 1.0, EDGES[7]])).tolist() == [0, BINS // 2, BINS - 1, 7]
 

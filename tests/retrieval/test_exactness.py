@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import naive_retrieval as naive
@@ -153,7 +154,7 @@ def test_kernels_agree_to_the_bit() -> None:
     for size in (1, 31, 32, 33, 200):
         x, y = (rng.standard_normal((50, size)).astype(np.float32) for _ in range(2))
         rows, columns = rng.integers(0, 50, (2, 300))
-        for kind in (compiled.COSINE, compiled.EUCLIDEAN):
+        for kind in (kernels.COSINE, kernels.EUCLIDEAN):
             outs = []
             for module in (compiled, fallback):
                 inverse, out = np.empty(50), np.empty(300)
@@ -161,6 +162,16 @@ def test_kernels_agree_to_the_bit() -> None:
                 module.exact_pairs(kind, x, y, inverse, 1 / inverse, rows, columns, out)
                 outs.append(out)
             np.testing.assert_array_equal(*outs)
+
+
+def test_the_fallback_lacks_only_what_streams() -> None:
+    def functions(module: ModuleType) -> set[str]:
+        found = {k for k, v in vars(module).items() if callable(v) and not k.startswith("_")}
+        return {k for k in found if getattr(module, k).__module__ == module.__name__}
+
+    assert functions(compiled) - functions(fallback) == {"offer_rows", "offer_columns"}
+    assert functions(fallback) <= functions(compiled)
+    assert (compiled.STREAMS, fallback.STREAMS) == (True, False)
 
 
 def test_without_numba_the_same_numbers_come_out() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import FeatureError
+from crosscam.types import DISTRACTOR_PID, JUNK_PID
 from crosscam.wording import counted
 
 __all__ = ["BINS", "EDGES", "Trials", "bin_of", "collect", "of_pairs"]
@@ -67,7 +68,9 @@ def collect(
     """Scores every query [Q, D] against every gallery sighting [G, D], unit rows.
 
     Sightings of the query's own person and camera are left out, as in evaluation; so are junk
-    sightings (person -1).  A distractor (person 0) counts as a person of its own.
+    sightings (person -1).  Person 0 is a distractor where no query shows it, as in every data set
+    that crosscam reads, and each of them counts as somebody else; in ids from elsewhere that give
+    a query 0 it is a person like others.
 
     Raises:
         FeatureError: sizes that do not fit, rows that are not of unit length, or no pairs of one
@@ -82,8 +85,9 @@ def collect(
             f"queries have {counted(q.shape[1], 'number')} per row and the gallery {g.shape[1]}. "
             "Both must come from the same model."
         )
-    kept = np.flatnonzero(gp != -1)
-    gp = np.where(gp == 0, -2 - np.arange(len(gp)), gp)  # every distractor is somebody else
+    kept = np.flatnonzero(gp != JUNK_PID)
+    if DISTRACTOR_PID not in qp:  # every one of them is somebody else
+        gp = np.where(gp == DISTRACTOR_PID, JUNK_PID - 1 - np.arange(len(gp)), gp)
     kept = kept[np.argsort(gp[kept], kind="stable")]  # one person's sightings side by side
     g, gp, gc = g[kept], gp[kept], gc[kept]
     persons, starts = np.unique(gp, return_index=True)

@@ -1,7 +1,8 @@
 """The inner loops of retrieval, compiled by numba on first use.
 
-``fallback`` holds the same functions in NumPy with bit-identical results; ``kernels`` picks one
-of the two.  This module imports numba and must therefore be imported late.
+``fallback`` holds them in NumPy with bit-identical results, but for ``offer_rows`` and
+``offer_columns`` (see ``STREAMS``); ``kernels`` picks one of the two.  This module imports numba
+and must therefore be imported late.
 
 Two conventions run through all of it.  A *score* is larger for better pairs (the cosine
 similarity, or minus the squared distance).  A *tile* holds approximate float32 scores of some
@@ -16,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from crosscam.jit import Array, jit
+from crosscam.retrieval.kernels import COSINE
 
 LANES = 32  # partial sums of an exact dot product; part of its definition, see exact_pairs
 SEGMENT = 256  # columns of a tile that are counted at a time: 1 KiB, stays in the L1 cache
-COSINE, EUCLIDEAN = 0, 1
+STREAMS = True  # the best of a row or column are kept while tiles pass, by offer_...
 
 
 @jit

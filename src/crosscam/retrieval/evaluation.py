@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.inputs import (
     Features,
     Labels,
+    check_best,
     check_choice,
     check_count,
     check_features,
@@ -30,11 +31,9 @@ from crosscam.retrieval.protocols import (
     pool_queries,
 )
 from crosscam.retrieval.rank import DEFAULT_BLOCK, MatchRanks, best_k, match_ranks
+from crosscam.retrieval.reranking import RerankSettings, reranked_match_ranks
 from crosscam.types import JUNK_PID, Ranking
 from crosscam.wording import counted, either
-
-if TYPE_CHECKING:
-    from crosscam.retrieval.reranking import RerankSettings
 
 __all__ = ["evaluate", "evaluate_distances", "top_k"]
 
@@ -50,30 +49,45 @@ class _Labels:
     gallery_pids: Labels
     gallery_camids: Labels | None
     same_camera: SameCamera
+    kept: Indices  # gallery rows that are ranked at all
 
-    def require_kept(self) -> Indices:
-        """Gallery rows that are ranked at all; an error if there are none."""
-        kept = np.flatnonzero(self.gallery_pids != JUNK_PID)
-        if not len(kept):
-            raise FeatureError("the gallery holds only junk (every person id is -1).")
-        return kept
+    def of(self, rows: Indices) -> tuple[Labels, Labels | None]:
+        """Persons and cameras of gallery rows."""
+        camids = self.gallery_camids
+        return self.gallery_pids[rows], None if camids is None else camids[rows]
+
+    def same_person(
+        self, column_pids: Labels, column_camids: Labels | None
+    ) -> tuple[Lists, npt.NDArray[np.bool_]]:
+        """For every query the columns of its person, and which of these pairs are junk."""
+        lists = lists_by_label(self.query_pids, column_pids)
+        if self.same_camera == "keep" or self.query_camids is None or column_camids is None:
+            return lists, np.zeros(len(lists.values), bool)
+        return lists, np.equal(self.query_camids[lists.rows], column_camids[lists.values])
+
+    def counts(self, column_pids: Labels, n_junk_pairs: int) -> dict[str, Any]:
+        """What ``Metrics`` says of the data."""
+        return {
+            "n_queries": len(self.query_pids),
+            "n_gallery": len(column_pids),
+            "n_junk_images": len(self.gallery_pids) - len(self.kept),
+            "n_junk_pairs": n_junk_pairs,
+            "n_distractors": int((~np.isin(column_pids, self.query_pids)).sum()),
+        }
 
 
 def _check_all_labels(
-    query: Features,
+    n_queries: int,
     query_pids: npt.ArrayLike,
     query_camids: npt.ArrayLike | None,
-    gallery: Features,
+    n_gallery: int,
     gallery_pids: npt.ArrayLike,
     gallery_camids: npt.ArrayLike | None,
     same_camera: SameCamera,
 ) -> _Labels:
     check_choice(same_camera, "same_camera", ("drop", "keep"))
-    missing = [
-        name
-        for name, camids in (("query_camids", query_camids), ("gallery_camids", gallery_camids))
-        if camids is None
-    ]
+    cameras = {"query_camids": query_camids, "gallery_camids": gallery_camids}
+    missing = [name for name, camids in cameras.items() if camids is None]
     if missing and same_camera == "drop":
         raise FeatureError(
             f'{" and ".join(missing)}: None given, but same_camera="drop" leaves out the images '
@@ -81,25 +95,42 @@ def _check_all_labels(
             'same_camera="keep" (--same-camera keep) if cameras are not known.'
         )
 
-    def labels(values: npt.ArrayLike | None, name: str, of: Features, side: str) -> Labels | None:
-        return None if values is None else check_labels(values, name, len(of), side)
+    def camids(values: npt.ArrayLike | None, name: str, length: int, side: str) -> Labels | None:
+        return None if values is None else check_labels(values, name, length, side)
 
-    return _Labels(
-        check_labels(query_pids, "query_pids", len(query), "query_features"),
-        labels(query_camids, "query_camids", query, "query_features"),
-        check_labels(gallery_pids, "gallery_pids", len(gallery), "gallery_features"),
-        labels(gallery_camids, "gallery_camids", gallery, "gallery_features"),
+    of_query = (
+        check_labels(query_pids, "query_pids", n_queries, "query_features"),
+        camids(query_camids, "query_camids", n_queries, "query_features"),
+    )
+    pids = check_labels(gallery_pids, "gallery_pids", n_gallery, "gallery_features")
+    of_gallery = pids, camids(gallery_camids, "gallery_camids", n_gallery, "gallery_features")
+    kept = np.flatnonzero(pids != JUNK_PID)
+    if not len(kept):
+        raise FeatureError("the gallery holds only junk (every person id is -1).")
+    return _Labels(*of_query, *of_gallery, same_camera, kept)
+
+
+def _check_all(
+    query_features: npt.ArrayLike,
+    query_pids: npt.ArrayLike,
+    query_camids: npt.ArrayLike | None,
+    gallery_features: npt.ArrayLike,
+    gallery_pids: npt.ArrayLike,
+    gallery_camids: npt.ArrayLike | None,
+    same_camera: SameCamera,
+) -> tuple[Features, Features, _Labels]:
+    query = check_features(query_features, "query_features")
+    gallery = check_features(gallery_features, "gallery_features")
+    labels = _check_all_labels(
+        len(query),
+        query_pids,
+        query_camids,
+        len(gallery),
+        gallery_pids,
+        gallery_camids,
         same_camera,
     )
-
-
-def _same_camera_pairs(
-    labels: _Labels, lists: Lists, column_camids: Labels | None
-) -> npt.NDArray[np.bool_]:
-    """Which of the pairs of one person are junk."""
-    if labels.same_camera == "keep" or labels.query_camids is None or column_camids is None:
-        return np.zeros(len(lists.values), bool)
-    return np.equal(labels.query_camids[lists.rows], column_camids[lists.values])
+    return query, gallery, labels
 
 
 @dataclass(frozen=True)
@@ -107,8 +138,35 @@ class Prepared:
     """Checked inputs: what queries are ranked against, and which pairs show one person."""
 
     pairs: FeaturePairs
+    pids: Labels  # of the columns
     same_person: Lists
     junk: npt.NDArray[np.bool_]  # of the values of ``same_person``
+
+
+def _against(
+    query: Features,
+    gallery: Features,
+    labels: _Labels,
+    rows: Indices,
+    tracks: Labels | None = None,
+    *,
+    metric: Metric,
+    kernels: ModuleType,
+) -> Prepared:
+    """The queries against ``rows`` of the gallery, or against the tracks of these."""
+    pairs: FeaturePairs
+    if tracks is None:
+        pids, camids = labels.of(rows)
+        columns = rows if len(rows) < len(gallery) else None
+        pairs = FeaturePairs(query, gallery, metric, kernels=kernels, columns=columns)
+    else:
+        columns, start, pids, camids = group_tracks(
+            tracks, labels.gallery_pids, labels.gallery_camids, rows
+        )
+        pairs = TrackPairs(
+            query, gallery, metric, kernels=kernels, columns=columns, track_start=start
+        )
+    return Prepared(pairs, pids, *labels.same_person(pids, camids))
 
 
 def prepare(
@@ -124,20 +182,16 @@ def prepare(
     kernels: ModuleType,
 ) -> Prepared:
     """Check features and labels, and leave out the gallery images of person -1."""
-    query = check_features(query_features, "query_features")
-    gallery = check_features(gallery_features, "gallery_features")
-    labels = _check_all_labels(
-        query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, same_camera
+    query, gallery, labels = _check_all(
+        query_features,
+        query_pids,
+        query_camids,
+        gallery_features,
+        gallery_pids,
+        gallery_camids,
+        same_camera,
     )
-    kept = labels.require_kept()
-    columns = kept if len(kept) < len(gallery) else None
-    camids = None if labels.gallery_camids is None else labels.gallery_camids[kept]
-    same_person = lists_by_label(labels.query_pids, labels.gallery_pids[kept])
-    return Prepared(
-        FeaturePairs(query, gallery, metric, kernels=kernels, columns=columns),
-        same_person,
-        _same_camera_pairs(labels, same_person, camids),
-    )
+    return _against(query, gallery, labels, labels.kept, metric=metric, kernels=kernels)
 
 
 def _no_valid_query(labels: _Labels, n_junk_pairs: int) -> FeatureError:
@@ -193,8 +247,9 @@ def evaluate(
 
     Features are [Q, D] and [G, D] floating-point numbers (computed with as float32), ids and
     cameras whole numbers [Q] and [G].  Gallery images of person -1 are left out for everyone and
-    those of the query's own person and camera for that query; everything else, distractors of
-    person 0 included, stays in.  Person 0 is otherwise an ordinary person (MSMT17 has one).
+    those of the query's own person and camera for that query; everything else stays in.  Person 0
+    is a distractor, who matches nobody, where no query shows it, as in every data set that
+    crosscam reads; in ids from elsewhere that give a query 0 it is a person like others.
     Equal scores are ordered by gallery row.  Queries without a match are not counted.
 
     metric: "cosine", or "euclidean" and "sqeuclidean", which rank alike.
@@ -220,7 +275,12 @@ def evaluate(
     Raises ``FeatureError`` for features or labels that do not fit, naming the row.
     """
     kernels, device = resolve_device(device)
-    threads, block = thread_count(threads), check_count(block, "block")
+    work: dict[str, Any] = {
+        "kernels": kernels,
+        "threads": thread_count(threads),
+        "block": check_count(block, "block"),
+        "device": device,
+    }
     check_choice(ap, "ap", AP_RULES)
     check_choice(shots_per, "shots_per", ("set", "query"))
     max_rank, repeats = check_count(max_rank, "max_rank"), check_count(repeats, "repeats")
@@ -229,87 +289,65 @@ def evaluate(
         gallery_shots = check_count(gallery_shots, "gallery_shots")
     elif repeats != 1:
         raise FeatureError("repeats > 1 needs gallery_shots: without a draw all repeats are equal.")
-    query = check_features(query_features, "query_features")
-    gallery = check_features(gallery_features, "gallery_features")
-    labels = _check_all_labels(
-        query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, same_camera
+    query, gallery, labels = _check_all(
+        query_features,
+        query_pids,
+        query_camids,
+        gallery_features,
+        gallery_pids,
+        gallery_camids,
+        same_camera,
     )
     if multi_query is not None:
         query = _pooled(
             labels, multi_query, metric, multi_query_features, multi_query_pids, multi_query_camids
         )
-    kept = labels.require_kept()
     tracks = None
     if gallery_tracks is not None:
         tracks = check_labels(gallery_tracks, "gallery_tracks", len(gallery), "gallery_features")
     if rerank is not None:
-        from crosscam.retrieval import reranking
+        _check_rerank(rerank, whole=tracks is None and gallery_shots is None)
 
-        if not isinstance(rerank, reranking.RerankSettings):
-            raise FeatureError(f"rerank must be RerankSettings(...) or None, got {rerank!r}.")
-        if tracks is not None or gallery_shots is not None:
-            raise FeatureError(
-                "rerank is defined on whole galleries of images; use it without gallery_tracks "
-                "and gallery_shots."
-            )
+    def against(rows: Indices) -> Prepared:
+        return _against(query, gallery, labels, rows, tracks, metric=metric, kernels=kernels)
 
-    def counts(column_pids: Labels, n_junk_pairs: int) -> dict[str, Any]:
-        return {
-            "n_queries": len(query),
-            "n_gallery": len(column_pids),
-            "n_junk_images": len(gallery) - len(kept),
-            "n_junk_pairs": n_junk_pairs,
-            "n_distractors": int((~np.isin(column_pids, labels.query_pids)).sum()),
-            "ap_rule": ap,
-            "repeats": repeats,
-        }
-
-    def columns_of(rows: Indices) -> tuple[FeaturePairs, Labels, Lists, npt.NDArray[np.bool_]]:
-        """What the queries are ranked against, and which pairs show one person."""
-        options: dict[str, Any] = {"kernels": kernels, "columns": rows}
-        pids = labels.gallery_pids[rows]
-        camids = None if labels.gallery_camids is None else labels.gallery_camids[rows]
-        if tracks is not None:
-            ordered, start, pids, camids = group_tracks(
-                tracks, labels.gallery_pids, labels.gallery_camids, rows
-            )
-            options |= {"columns": ordered, "track_start": start}
-        elif len(rows) == len(gallery):
-            options["columns"] = None
-        pairs = (FeaturePairs if tracks is None else TrackPairs)(query, gallery, metric, **options)
-        lists = lists_by_label(labels.query_pids, pids)
-        return pairs, pids, lists, _same_camera_pairs(labels, lists, camids)
-
-    work: dict[str, Any] = {
-        "kernels": kernels,
-        "threads": threads,
-        "block": block,
-        "device": device,
-    }
-    if gallery_shots is None or shots_per == "query":
-        pairs, pids, lists, junk = columns_of(kept)
+    if gallery_shots is not None and shots_per == "set":
+        values, n_junk_pairs = [], 0
+        for rows in draw_gallery(labels.gallery_pids, labels.kept, gallery_shots, repeats, seed):
+            given = against(rows)
+            n_junk_pairs += int(given.junk.sum())
+            ranks = match_ranks(given.pairs, given.same_person, given.junk, **work)
+            values.append(values_of(ranks))
+        if not any(draw.n.any() for draw in values):
+            raise _no_valid_query(labels, n_junk_pairs)
+        n_junk_pairs //= repeats
+    else:
+        given = against(labels.kept)
+        pairs, same_person, junk = given.pairs, given.same_person, given.junk
+        n_junk_pairs = int(junk.sum())
         if junk.all():  # also when there are no pairs at all
-            raise _no_valid_query(labels, int(junk.sum()))
-        figures = counts(pids, int(junk.sum()))
+            raise _no_valid_query(labels, n_junk_pairs)
         if gallery_shots is not None:
+            matches, left_out = select(same_person, ~junk), select(same_person, junk)
             values = draws_per_query(
-                pairs, pids, select(lists, ~junk), select(lists, junk), gallery_shots, repeats, seed
+                pairs, given.pids, matches, left_out, gallery_shots, repeats, seed
             )
-            return from_values(values, max_rank, **figures)
-        if rerank is not None:
-            ranks = reranking.reranked_match_ranks(pairs, lists, junk, rerank, **work)
+        elif rerank is not None:
+            values = [values_of(reranked_match_ranks(pairs, same_person, junk, rerank, **work))]
         else:
-            ranks = match_ranks(pairs, lists, junk, **work)
-        return from_ranks(ranks, max_rank, **figures)
+            values = [values_of(match_ranks(pairs, same_person, junk, **work))]
+    counts = labels.counts(given.pids, n_junk_pairs)
+    return from_values(values, max_rank, **counts, ap_rule=ap, repeats=repeats)
 
-    values, n_junk_pairs, column_pids = [], 0, labels.gallery_pids[kept]
-    for rows in draw_gallery(labels.gallery_pids, kept, gallery_shots, repeats, seed):
-        pairs, column_pids, lists, junk = columns_of(rows)
-        n_junk_pairs += int(junk.sum())
-        values.append(values_of(match_ranks(pairs, lists, junk, **work)))
-    if not any(draw.n.any() for draw in values):
-        raise _no_valid_query(labels, n_junk_pairs)
-    return from_values(values, max_rank, **counts(column_pids, n_junk_pairs // repeats))
+
+def _check_rerank(rerank: RerankSettings, *, whole: bool) -> None:
+    if not isinstance(rerank, RerankSettings):
+        raise FeatureError(f"rerank must be RerankSettings(...) or None, got {rerank!r}.")
+    if not whole:
+        raise FeatureError(
+            "rerank is defined on whole galleries of images; use it without gallery_tracks "
+            "and gallery_shots."
+        )
 
 
 def _pooled(
@@ -358,25 +396,18 @@ def evaluate_distances(
             f"item, got {array.dtype} of shape {list(array.shape)}."
         )
     check_choice(ap, "ap", AP_RULES)
+    n_queries, n_gallery = array.shape
     labels = _check_all_labels(
-        array,
-        query_pids,
-        query_camids,
-        array.T,
-        gallery_pids,
-        gallery_camids,
-        same_camera,
+        n_queries, query_pids, query_camids, n_gallery, gallery_pids, gallery_camids, same_camera
     )
-    kept = labels.require_kept()
-    camids = None if labels.gallery_camids is None else labels.gallery_camids[kept]
-    lists = lists_by_label(labels.query_pids, labels.gallery_pids[kept])
-    junk = _same_camera_pairs(labels, lists, camids)
+    pids, camids = labels.of(labels.kept)
+    lists, junk = labels.same_person(pids, camids)
     if junk.all():
         raise _no_valid_query(labels, int(junk.sum()))
     matches = select(lists, ~junk)
     found: list[Indices] = []
-    for q in range(len(array)):
-        row = array[q, kept]
+    for q in range(n_queries):
+        row = array[q, labels.kept]
         if np.isnan(row).any():
             raise FeatureError(f"distances row {q} holds NaN. Leave that query out.")
         own = slice(lists.start[q], lists.start[q + 1])
@@ -393,16 +424,8 @@ def evaluate_distances(
             ranks[place] = before
         found.append(ranks)
     ranked = MatchRanks(matches.start, np.concatenate(found), np.empty(0), matches.values)
-    return from_ranks(
-        ranked,
-        check_count(max_rank, "max_rank"),
-        n_queries=len(array),
-        n_gallery=len(kept),
-        n_junk_images=array.shape[1] - len(kept),
-        n_junk_pairs=int(junk.sum()),
-        n_distractors=int((~np.isin(labels.gallery_pids[kept], labels.query_pids)).sum()),
-        ap_rule=ap,
-    )
+    counts = labels.counts(pids, int(junk.sum()))
+    return from_ranks(ranked, check_count(max_rank, "max_rank"), **counts, ap_rule=ap)
 
 
 def top_k(
@@ -431,32 +454,31 @@ def top_k(
     threads, block = thread_count(threads), check_count(block, "block")
     query = check_features(query_features, "query_features")
     gallery = check_features(gallery_features, "gallery_features")
-    if check_count(k, "k") > len(gallery):
-        raise FeatureError(
-            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
-        )
+    k = check_best(k, gallery)
     given = (query_pids, query_camids, gallery_pids, gallery_camids)
     excluded: Lists | None = None
-    if not any(labels is None for labels in given):
+    if all(labels is None for labels in given):
+        pairs = FeaturePairs(query, gallery, metric, kernels=kernels)
+    elif (
+        query_pids is None or query_camids is None or gallery_pids is None or gallery_camids is None
+    ):
+        raise FeatureError(
+            "leaving out junk needs query_pids, query_camids, gallery_pids and gallery_camids; "
+            "give all four, or none."
+        )
+    else:
         prepared = prepare(
             query,
-            given[0],  # type: ignore[arg-type]  # none of them is None here
-            given[1],
+            query_pids,
+            query_camids,
             gallery,
-            given[2],  # type: ignore[arg-type]
-            given[3],
+            gallery_pids,
+            gallery_camids,
             metric=metric,
             same_camera="drop",
             kernels=kernels,
         )
         pairs, excluded = prepared.pairs, select(prepared.same_person, prepared.junk)
-    elif all(labels is None for labels in given):
-        pairs = FeaturePairs(query, gallery, metric, kernels=kernels)
-    else:
-        raise FeatureError(
-            "leaving out junk needs query_pids, query_camids, gallery_pids and gallery_camids; "
-            "give all four, or none."
-        )
     rows, scores = best_k(
         pairs, k, excluded, kernels=kernels, threads=threads, block=block, device=device
     )

@@ -7,7 +7,13 @@ import numpy.typing as npt
 
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
-from crosscam.retrieval.inputs import Features, check_count, check_dimensions, check_features
+from crosscam.retrieval.inputs import (
+    Features,
+    check_best,
+    check_count,
+    check_dimensions,
+    check_features,
+)
 from crosscam.retrieval.lists import Lists
 from crosscam.retrieval.pairs import FeaturePairs
 from crosscam.retrieval.parallel import thread_count
@@ -52,11 +58,8 @@ def expand_queries(
     """
     query = unit_rows(check_features(query_features, "query_features"), "query_features")
     gallery = unit_rows(check_features(gallery_features, "gallery_features"), "gallery_features")
-    check_dimensions(query, gallery, ("query_features", "gallery_features"))
-    if check_count(k, "k") > len(gallery):
-        raise FeatureError(
-            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
-        )
+    check_dimensions(query, gallery)
+    check_best(k, gallery)
     return _blend_nearest(query, gallery, k, None, alpha, threads, device, block)
 
 

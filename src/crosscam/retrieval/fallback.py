@@ -1,5 +1,8 @@
 """The functions of ``compiled`` in plain NumPy: slower, the same results to the last bit.
 
+The heaps of ``offer_rows`` and ``offer_columns`` are not among them: one pair at a time, they would
+be slower here than to look for the best in whole rows (``rank.candidates``).
+
 The order of every floating-point sum is that of the compiled loops (NumPy's own ``sum`` and
 ``dot`` promise no order, so they are not used where it matters).
 """
@@ -10,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from crosscam.retrieval.kernels import COSINE
+
 Array = np.ndarray[Any, Any]
 
 LANES = 32
-COSINE, EUCLIDEAN = 0, 1
+STREAMS = False
 _PAIRS_AT_ONCE = 4096  # bounds the float64 scratch to this many rows
 
 

@@ -54,12 +54,12 @@ def check_features(features: npt.ArrayLike, name: str) -> Features:
     return narrow
 
 
-def check_dimensions(query: Features, gallery: Features, names: tuple[str, str]) -> None:
+def check_dimensions(query: Features, gallery: Features) -> None:
     """Both must have the same feature size."""
     if query.shape[1] != gallery.shape[1]:
         raise FeatureError(
-            f"{names[0]} has {counted(query.shape[1], 'number')} per row and {names[1]} has "
-            f"{gallery.shape[1]}. Both must come from the same model."
+            f"query_features has {counted(query.shape[1], 'number')} per row and gallery_features "
+            f"has {gallery.shape[1]}. Both must come from the same model."
         )
 
 
@@ -127,3 +127,12 @@ def check_count(value: Any, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise FeatureError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     return int(value)
+
+
+def check_best(k: Any, gallery: Features) -> int:
+    """``k`` must be a whole number of at least 1, and the gallery have so many rows."""
+    if check_count(k, "k") > len(gallery):
+        raise FeatureError(
+            f"k is {k}, but the gallery has {counted(len(gallery), 'row')}. Use a smaller k."
+        )
+    return int(k)

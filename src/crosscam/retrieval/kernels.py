@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
-__all__ = ["load"]
+__all__ = ["COSINE", "EUCLIDEAN", "load"]
+
+COSINE, EUCLIDEAN = 0, 1
+"""The kinds of scores: cosine similarity, minus the squared distance."""
 
 
 @functools.cache

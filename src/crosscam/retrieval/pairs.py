@@ -28,17 +28,16 @@ from crosscam.retrieval.inputs import (
     check_dimensions,
     check_norms,
 )
+from crosscam.retrieval.kernels import COSINE, EUCLIDEAN
 
 __all__ = ["FeaturePairs", "Metric", "TrackPairs"]
 
 Metric = Literal["cosine", "euclidean", "sqeuclidean"]
 METRICS = ("cosine", "euclidean", "sqeuclidean")
-COSINE, EUCLIDEAN = 0, 1  # as in the kernels
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
-AnyArray = np.ndarray[Any, Any]
 
 _UNIT_ROUNDOFF = 2.0**-24
 
@@ -62,16 +61,17 @@ class FeaturePairs:
         *,
         kernels: ModuleType,
         columns: Indices | None = None,
-        names: tuple[str, str] = ("query_features", "gallery_features"),
     ) -> None:
         check_choice(metric, "metric", METRICS)
-        check_dimensions(query, gallery, names)
+        check_dimensions(query, gallery)
         self.query, self.gallery, self.kernels = query, gallery, kernels
         self.all_columns = columns is None
         self.columns = np.arange(len(gallery)) if columns is None else columns
         self.kind = COSINE if metric == "cosine" else EUCLIDEAN
-        query_square = self._square_norms(query, names[0])
-        gallery_square = query_square if gallery is query else self._square_norms(gallery, names[1])
+        query_square = self._square_norms(query, "query_features")
+        gallery_square = (
+            query_square if gallery is query else self._square_norms(gallery, "gallery_features")
+        )
         size = query.shape[1]
         if self.kind == COSINE:
             self.width, self.scale, self.unit = size, 1.0, 1.0

@@ -206,7 +206,7 @@ def best_k(
     n_queries = pairs.shape[0]
     scores = np.full((n_queries, k), -np.inf)
     rows = np.full((n_queries, k), np.iinfo(np.int64).max)
-    if device == "cpu" and hasattr(kernels, "offer_rows"):
+    if device == "cpu" and kernels.STREAMS:
         _stream_best(pairs, excluded, scores, rows, kernels, threads, block)
     else:
         found = candidates(pairs, k, excluded, kernels=kernels, block=block, device=device)

@@ -32,8 +32,9 @@ import numpy.typing as npt
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.inputs import check_count, check_dimensions, check_features
+from crosscam.retrieval.kernels import COSINE
 from crosscam.retrieval.lists import Lists, blocks, select
-from crosscam.retrieval.pairs import COSINE, FeaturePairs, Floats, Indices, Metric, Singles
+from crosscam.retrieval.pairs import FeaturePairs, Floats, Indices, Metric, Singles
 from crosscam.retrieval.parallel import run_tasks, thread_count
 from crosscam.retrieval.rank import (
     DEFAULT_BLOCK,
@@ -193,7 +194,7 @@ def _nearest(
     nearest = np.empty((n, k), np.int32)
     nearest[:, 0] = np.arange(n)
     farthest = np.full(n, np.inf)
-    if device != "cpu" or not hasattr(kernels, "offer_columns"):
+    if device != "cpu" or not kernels.STREAMS:
         itself = Lists(np.arange(n + 1), np.arange(n))
         options: dict[str, Any] = {"kernels": kernels, "block": block, "device": device}
         if k > 1:
@@ -448,7 +449,7 @@ def reranked_match_ranks(
     The few gallery items that share a neighbor with a query (S > 0) get their exact distance;
     all others have J = 1 and are counted tile by tile like unranked ones.
     """
-    check_dimensions(pairs.query, pairs.gallery, ("query_features", "gallery_features"))
+    check_dimensions(pairs.query, pairs.gallery)
     encoding = _encode(pairs, settings, kernels, threads, block, device)
     n_queries, n_columns = pairs.shape
     largest = encoding.largest[:n_queries]

@@ -22,8 +22,9 @@ from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.evaluation import SameCamera, prepare
 from crosscam.retrieval.inputs import check_count
+from crosscam.retrieval.kernels import COSINE
 from crosscam.retrieval.lists import Lists, blocks, select
-from crosscam.retrieval.pairs import COSINE, FeaturePairs, Floats, Metric
+from crosscam.retrieval.pairs import FeaturePairs, Floats, Metric
 from crosscam.retrieval.parallel import run_tasks, thread_count
 from crosscam.retrieval.rank import DEFAULT_BLOCK, TileMaker, best_k, match_ranks
 
