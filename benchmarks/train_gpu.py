@@ -346,8 +346,10 @@ class Ours:
         )
         self.made = 0  # steps
         learner: nn.Module = self.method
+        self.stem: nn.Conv2d | None = None  # what a packed one stands for
         if row.how.startswith("packed"):
             backbone: Any = self.method.backbone
+            self.stem = backbone.conv1
             backbone.conv1 = PackedConvolution(backbone.conv1, int(row.how.split()[1]))
         if row.is_compiled:
             backend: dict[str, Any] = {"backend": "aot_eager"} if options.tiny else {}
@@ -383,11 +385,20 @@ class Ours:
         return (g for update in self.updates for o in update for g in o.param_groups)
 
     def flops(self, batch: Batch) -> int:
-        """Operations of the convolutions and matrix products of one step, as made, uncompiled."""
+        """Operations of the convolutions and matrix products of one step, uncompiled.
+
+        Those that it needs: of a packed stem, not its products with zeros.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
+        backbone: Any = self.method.backbone
+        made = backbone.conv1 if self.stem else None
+        if self.stem:
+            backbone.conv1 = self.stem
         with FlopCounterMode(display=False) as counter:
             self.step(batch, Plain(self.method, self.method, half=True))
+        if self.stem:
+            backbone.conv1 = made
         return int(counter.get_total_flops())
 
     def measure(self) -> dict[str, Any]:
@@ -449,10 +460,10 @@ class Ours:
         if self.device.type != "cuda":
             return None
         mode, count = self.options.sync, 3
-        torch.cuda.set_sync_debug_mode("error" if mode == "error" else "warn")
         try:
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("error" if mode == "error" else "warn")
                 for _ in range(count):
                     self.step(next(batches))
         finally:
@@ -607,7 +618,7 @@ def classic(row: Row, options: argparse.Namespace) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     seconds, steps = paced(step, options, device)
     memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else None
-    count = max(options.steps // 4, 1)
+    count = max(options.steps // 4, 4 * workers, 1)  # they come in bursts of as many as workers
     for _ in range(2 * workers):  # what was made while the network was busy
         next(source)
     began = time.perf_counter()

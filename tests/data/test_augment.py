@@ -245,8 +245,8 @@ def test_a_gpu_gives_the_same_bits_and_does_not_wait(name: str, fuse: bool) -> N
     expected = augment.apply(store, draws, PRE, rows)
     there = store.cuda()
     augment.apply(there, draws, PRE, rows, fuse=fuse)  # compiling may wait
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         got = augment.apply(there, draws, PRE, rows, fuse=fuse)
     finally:
         torch.cuda.set_sync_debug_mode("default")

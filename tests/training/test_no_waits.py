@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from crosscam.data.augment import Augment
 from crosscam.data.loader import TrainLoader
 from crosscam.data.samplers import make_sampler
 from crosscam.image import Preprocess
 from crosscam.methods import BackboneSettings, Method, find
+from crosscam.nn import sync
 from crosscam.priors import labels
 from crosscam.priors.rows import MaskRows, Rows, TextureRows
 from crosscam.recipe import OptimizerSettings
@@ -44,6 +46,39 @@ def _autocast(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(name, *arguments, **options)
 
     monkeypatch.setattr(torch, "autocast", Anywhere)
+
+
+class Sent(TorchFunctionMode):
+    """Collects who makes a tensor of the device from numbers of the host, which then waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        from_numbers = (torch.Tensor.new_tensor, torch.tensor, torch.as_tensor, torch.asarray)
+        if func in from_numbers and made.device == NOWHERE:
+            self.by.append(func.__name__)
+        return made
+
+
+def test_what_is_sent_from_the_host_is_seen() -> None:
+    with Sent() as sent:
+        torch.zeros(2, device=NOWHERE).new_tensor(1.0)
+        torch.tensor(1.0)
+    assert sent.by == ["new_tensor"]
+
+
+def test_synchronized_statistics_send_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync.dist, "all_reduce", lambda tensor: None)
+    norm = sync.SyncBatchNorm(torch.nn.BatchNorm2d(3, device=NOWHERE))
+    with Sent() as sent:
+        y = norm(torch.zeros(4, 3, 2, 2, device=NOWHERE))
+    assert y.shape == (4, 3, 2, 2)
+    assert not sent.by
 
 
 def build(name: str, **options: Any) -> Method:
@@ -106,13 +141,15 @@ def test_a_step_reads_nothing_from_the_device(name: str, options: dict[str, Any]
     updates = make_optimizers(method, OptimizerSettings("amsgrad"))
     average = Average(method, 0.9)
     made = 0
-    for batch in loader(method).epoch(0):
-        terms = loop.learn(batch, Plain(method, method, half=True), updates, norm=5.0)
-        average.update(method)
-        assert terms
-        assert all(term.device == NOWHERE for term in terms.values())
-        made += 1
+    with Sent() as sent:
+        for batch in loader(method).epoch(0):
+            terms = loop.learn(batch, Plain(method, method, half=True), updates, norm=5.0)
+            average.update(method)
+            assert terms
+            assert all(term.device == NOWHERE for term in terms.values())
+            made += 1
     assert made == 3
+    assert not sent.by
     moved = [p for p in method.parameters() if p.grad is not None]
     assert moved
     assert all(p.grad.device == NOWHERE for p in moved if p.grad is not None)

@@ -194,16 +194,24 @@ def test_the_weight_of_the_regularizer_is_seen() -> None:
     assert player.recorded == 2
 
 
-def test_a_step_that_cannot_be_recorded_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("not permitted when capturing"), r"not permitted .*\. Leave engine\.graphs"),
+        (torch.OutOfMemoryError("40 GB asked for"), r"no memory .*40 GB.*take smaller batches"),
+    ],
+    ids=["waits", "memory"],
+)
+def test_a_step_that_cannot_be_recorded_says_what_to_do(error: Exception, said: str) -> None:
     def fail(run: Any) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise error
 
     method = build("baseline")
     passes = Recorded(Plain(method, method), fail)
     *warm, last = batches(method, 4)
     for batch in warm:
         passes(batch, 0)
-    with pytest.raises(TrainingError, match=r"not permitted .*\. Leave engine\.graphs"):
+    with pytest.raises(TrainingError, match=said):
         passes(last, 0)
 
 

@@ -67,7 +67,8 @@ class SyncBatchNorm(nn.Module):
         shape = [1, -1] + [1] * (x.ndim - 2)
         # Sums of bfloat16 maps lose the mean.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        count = _all_reduce_sum(wide.new_tensor(float(x.numel() // x.shape[1])))
+        # Filled on the device: a number sent there would have the host wait for it.
+        count = _all_reduce_sum(wide.new_full((), x.numel() // x.shape[1]))
         mean = _all_reduce_sum(wide.sum(over)) / count
         centered = wide - mean.view(shape)
         variance = _all_reduce_sum((centered * centered).sum(over)) / count

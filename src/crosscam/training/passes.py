@@ -134,6 +134,11 @@ class Recorded:
         self.method.zero_grad(set_to_none=True)
         try:
             (tape.terms, tape.names), tape.replay = self.capture(run)
+        except torch.OutOfMemoryError as error:  # a RuntimeError too
+            raise TrainingError(
+                f"the GPU has no memory left to record a step ({error}). A recorded step keeps all "
+                "its memory: take smaller batches, or leave engine.graphs at its default."
+            ) from error
         except RuntimeError as error:
             raise TrainingError(
                 "a step of this method cannot be recorded, because it waits for the GPU or does "
