@@ -32,6 +32,7 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
 from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
+from crosscam.training.advice import collapsing, comparing_nothing, idle
 from crosscam.training.passes import Recorded
 from crosscam.types import Batch, Sample
 
@@ -93,7 +94,7 @@ def test_a_run_leaves_everything_behind(whole: Path) -> None:
 def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: str) -> None:
     small = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
     recipe = parse(None, [*small, *settings])
-    said = loop.collapsing(recipe.method.build(8), recipe)
+    said = collapsing(recipe.method.build(8), recipe)
     assert said.endswith(f"or take {advice}." if advice else "")
     assert bool(said) == bool(advice)
 
@@ -112,7 +113,7 @@ def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: 
 def test_a_triplet_that_has_nothing_to_compare_is_warned_of(
     settings: list[str], people: int, lack: str
 ) -> None:
-    said = loop.comparing_nothing(parse(None, settings), people)
+    said = comparing_nothing(parse(None, settings), people)
     assert (f" has {lack}, and method.triplet=1 " in said) if lack else said == ""
 
 
@@ -121,18 +122,18 @@ def test_a_triplet_that_has_nothing_to_compare_is_warned_of(
     ["stages=[0]", "norm=1", "square=true", "scale=batch", "relative=true", "adversarial=true"],
 )
 def test_settings_of_a_regularizer_that_is_off_are_warned_of(setting: str) -> None:
-    said = loop.idle(parse(None, [f"method.msgr_{setting}"]))
+    said = idle(parse(None, [f"method.msgr_{setting}"]))
     assert said.startswith(f"method.msgr_{setting.partition('=')[0]}: nothing is regularized")
-    assert loop.idle(parse(None, [f"method.msgr_{setting}", "method.msgr=0.1"])) == ""
-    assert loop.idle(parse(None, ["method=mpn"])) == ""
+    assert idle(parse(None, [f"method.msgr_{setting}", "method.msgr=0.1"])) == ""
+    assert idle(parse(None, ["method=mpn"])) == ""
 
 
 def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
     recipe = parse(None, ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
     built = recipe.method.build(8)
     own = MethodSettings("mine.py", {**recipe.method.options, "triplet": None})
-    assert loop.collapsing(built, recipe)
-    assert loop.collapsing(built, dataclasses.replace(recipe, method=own)) == ""
+    assert collapsing(built, recipe)
+    assert collapsing(built, dataclasses.replace(recipe, method=own)) == ""
 
 
 def test_the_warning_comes_once(
