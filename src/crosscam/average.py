@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import crosscam
 from crosscam import embedder
 from crosscam.deployed import card_of_run, parts_of, training_only
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256
 from crosscam.methods import Method
 from crosscam.recipe import Recipe
-from crosscam.training.record import require_new_folder, write_run
+from crosscam.training.record import require_new_folder, run_card, write_run
 from crosscam.wording import counted
 
 __all__ = ["Averaged", "average"]
@@ -184,22 +183,18 @@ def _card(found: Sequence[_Run]) -> dict[str, Any]:
     def listed(key: str, separator: str) -> str:
         return separator.join(dict.fromkeys(str(entry[key]) for entry in learned.values()))
 
+    trained_on = {
+        "name": listed("data", " + "),
+        "variant": "",
+        "title": listed("trained_on", " + "),
+        "terms": listed("terms", "; "),
+        "images": sum(sizes["images"]),
+        "identities": sum(sizes["identities"]),
+        "cameras": max(sizes["cameras"]),
+    }
+    classes = last.card["num_classes"]
     return {
-        "crosscam": crosscam.__version__,
-        "torch": torch.__version__,
-        "method": last.recipe.method.name,
-        "paper": last.method.paper,
-        "feature_dim": last.method.dim,
-        "num_classes": last.card["num_classes"],
-        "trained_on": {
-            "name": listed("data", " + "),
-            "variant": "",
-            "title": listed("trained_on", " + "),
-            "terms": listed("terms", "; "),
-            "images": sum(sizes["images"]),
-            "identities": sum(sizes["identities"]),
-            "cameras": max(sizes["cameras"]),
-        },
+        **run_card(last.recipe, last.method, classes, trained_on, torch=torch.__version__),
         "license": "; ".join(dict.fromkeys(str(e["license"]) for e in sources.values())),
         "averaged": list(sources.values()),
     }

@@ -81,7 +81,7 @@ class TrainedOn:
         images: training pictures.
         identities: training persons.
         cameras: training cameras.
-        start: where the weights stood before training ("random", a file, a model).
+        start: where the weights stood before training ("random weights", the name of a file).
     """
 
     title: str
@@ -99,7 +99,7 @@ class Card:
     Args:
         name: what the encoder is called.
         method: how it was trained ("baseline"), or what it is.
-        recipe: the settings it was trained with, as dotted keys; empty where unknown.
+        recipe: the settings it was trained with, nested as in recipe.yaml; empty where unknown.
         paper: title and identifier of the method's paper.
         trained_on: the data, and its terms.
         license: license of the weights, as an SPDX identifier or in words.

@@ -25,13 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-import crosscam
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256
 from crosscam.methods import Method
 from crosscam.nn.resnet import DEPTHS
 from crosscam.recipe import Recipe, parse
-from crosscam.training.record import require_new_folder, write_run
+from crosscam.training.record import require_new_folder, run_card, write_run
 
 __all__ = ["Converted", "Toolkit", "convert"]
 
@@ -113,21 +112,17 @@ def convert(
     recipe = _recipe(plan, last_stride, stem, size)
     method = recipe.method.build(plan.classes)
     _load(method, plan, file)
+    learned = {
+        "name": "foreign",
+        "variant": "",
+        "title": trained_on,
+        "terms": terms,
+        "images": 0,
+        "identities": plan.classes,
+        "cameras": 0,
+    }
     card = {
-        "crosscam": crosscam.__version__,
-        "method": recipe.method.name,
-        "paper": method.paper,
-        "feature_dim": method.dim,
-        "num_classes": plan.classes,
-        "trained_on": {
-            "name": "foreign",
-            "variant": "",
-            "title": trained_on,
-            "terms": terms,
-            "images": 0,
-            "identities": plan.classes,
-            "cameras": 0,
-        },
+        **run_card(recipe, method, plan.classes, learned),
         "license": license,
         "converted_from": {"toolkit": found, "file": file.name, "sha256": sha256(file)},
     }

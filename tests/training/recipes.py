@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint, loop
@@ -35,6 +39,33 @@ SETTINGS = (
 def toy_recipe(root: Path, *more: str) -> Recipe:
     """The recipe for the toy data set at ``root``, with further overrides."""
     return parse(None, [*SETTINGS, f"data.root={root}", *more])
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = (checkpoint.load_weights(run / "weights.safetensors") for run in (one, other))
+    assert a.keys() == b.keys()
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def command(*arguments: str | Path, processes: int = 1) -> list[str]:
+    """What trains quietly in a process of its own, or in several."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    python = [sys.executable, *(launcher if processes > 1 else [])]
+    return [*python, "-m", "crosscam", "train", *map(str, arguments), "--quiet"]
+
+
+def train_in_two_processes(settings: list[str], run: Path) -> None:
+    """Train to the end."""
+    done = subprocess.run(
+        command(*settings, "--out", run, processes=2),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "card.json").read_text())["processes"] == 2
 
 
 class _Died(Exception):

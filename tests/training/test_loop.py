@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from recipes import SETTINGS, die_and_resume, toy_recipe
+from recipes import (
+    SETTINGS,
+    assert_same_weights,
+    command,
+    die_and_resume,
+    toy_recipe,
+    train_in_two_processes,
+)
 from toy import write_market
 
 from crosscam import embedder
@@ -26,6 +32,7 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
 from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
+from crosscam.training.advice import collapsing, comparing_nothing, idle
 from crosscam.training.passes import Recorded
 from crosscam.types import Batch, Sample
 
@@ -43,16 +50,6 @@ def whole(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load_weights(run / "weights.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    assert [k for k in a if not torch.equal(a[k], b[k])] == []
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "crosscam", "train", *map(str, arguments), "--quiet"]
 
 
 def test_a_missing_folder_is_asked_for(tmp_path: Path) -> None:
@@ -97,7 +94,7 @@ def test_a_run_leaves_everything_behind(whole: Path) -> None:
 def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: str) -> None:
     small = ["method.backbone.name=resnet18", "method.backbone.width=0.125"]
     recipe = parse(None, [*small, *settings])
-    said = loop.collapsing(recipe.method.build(8), recipe)
+    said = collapsing(recipe.method.build(8), recipe)
     assert said.endswith(f"or take {advice}." if advice else "")
     assert bool(said) == bool(advice)
 
@@ -116,7 +113,7 @@ def test_a_triplet_that_will_collapse_is_warned_of(settings: list[str], advice: 
 def test_a_triplet_that_has_nothing_to_compare_is_warned_of(
     settings: list[str], people: int, lack: str
 ) -> None:
-    said = loop.comparing_nothing(parse(None, settings), people)
+    said = comparing_nothing(parse(None, settings), people)
     assert (f" has {lack}, and method.triplet=1 " in said) if lack else said == ""
 
 
@@ -125,18 +122,18 @@ def test_a_triplet_that_has_nothing_to_compare_is_warned_of(
     ["stages=[0]", "norm=1", "square=true", "scale=batch", "relative=true", "adversarial=true"],
 )
 def test_settings_of_a_regularizer_that_is_off_are_warned_of(setting: str) -> None:
-    said = loop.idle(parse(None, [f"method.msgr_{setting}"]))
+    said = idle(parse(None, [f"method.msgr_{setting}"]))
     assert said.startswith(f"method.msgr_{setting.partition('=')[0]}: nothing is regularized")
-    assert loop.idle(parse(None, [f"method.msgr_{setting}", "method.msgr=0.1"])) == ""
-    assert loop.idle(parse(None, ["method=mpn"])) == ""
+    assert idle(parse(None, [f"method.msgr_{setting}", "method.msgr=0.1"])) == ""
+    assert idle(parse(None, ["method=mpn"])) == ""
 
 
 def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
     recipe = parse(None, ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
     built = recipe.method.build(8)
     own = MethodSettings("mine.py", {**recipe.method.options, "triplet": None})
-    assert loop.collapsing(built, recipe)
-    assert loop.collapsing(built, dataclasses.replace(recipe, method=own)) == ""
+    assert collapsing(built, recipe)
+    assert collapsing(built, dataclasses.replace(recipe, method=own)) == ""
 
 
 def test_the_warning_comes_once(
@@ -450,13 +447,9 @@ def test_bfloat16_on_a_cpu_leaves_maps_one_cell_wide_to_float32(
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(toys: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    settings = [f"data.root={toys}", *SETTINGS, "schedule.epochs=400"]
     process = subprocess.Popen(
-        [
-            *launcher,
-            *command(f"data.root={toys}", *SETTINGS, "schedule.epochs=400", "--out", run)[1:],
-        ],
+        command(*settings, "--out", run, processes=2),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -522,17 +515,7 @@ def test_two_processes_learn_what_one_learns(toys: Path, tmp_path: Path) -> None
     ]
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(command(*settings, "--out", one), check=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    done = subprocess.run(
-        [*launcher, *command(*settings, "--out", two)[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads((two / "card.json").read_text())["processes"] == 2
+    train_in_two_processes(settings, two)
     a, b = weights(one), weights(two)
     for name in a:
         torch.testing.assert_close(a[name].float(), b[name].float(), rtol=1e-4, atol=1e-5)

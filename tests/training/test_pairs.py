@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from recipes import die_and_resume
+from recipes import assert_same_weights, command, die_and_resume, train_in_two_processes
 
 from crosscam.errors import DataError, RecipeError
 from crosscam.recipe import Recipe, parse
@@ -70,12 +69,6 @@ def recipe(rendered: Path, *more: str) -> Recipe:
 def whole(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of both updates that nobody interrupted."""
     return loop.train(recipe(rendered), tmp_path_factory.mktemp("whole") / "run", progress=False)
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = (checkpoint.load_weights(run / "weights.safetensors") for run in (one, other))
-    assert a.keys() == b.keys()
-    assert [k for k in a if not torch.equal(a[k], b[k])] == []
 
 
 # --- pairs ------------------------------------------------------------------------------------
@@ -184,9 +177,8 @@ def test_a_killed_run_of_both_updates_goes_on_to_the_same_weights(
     whole: Path, rendered: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "crosscam", "train", "--quiet"]
     process = subprocess.Popen(
-        [*command, *settings(rendered), "--out", str(run)],
+        command(*settings(rendered), "--out", run),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     while process.poll() is None and checkpoint.latest_name(run) < "step-00000002":
@@ -195,7 +187,7 @@ def test_a_killed_run_of_both_updates_goes_on_to_the_same_weights(
     process.send_signal(signal.SIGKILL)
     process.wait(60)
     assert not (run / "weights.safetensors").exists()
-    subprocess.run([*command, "--resume", str(run)], check=True)
+    subprocess.run(command("--resume", run), check=True)
     assert_same_weights(whole, run)
 
 
@@ -221,17 +213,7 @@ def test_two_processes_make_both_updates(rendered: Path, tmp_path: Path) -> None
     ]
     one, two = tmp_path / "one", tmp_path / "two"
     loop.train(recipe(rendered, *more), one, progress=False)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "crosscam", "train"]
-    done = subprocess.run(
-        [*launcher, *settings(rendered), *more, "--quiet", "--out", str(two)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads((two / "card.json").read_text())["processes"] == 2
+    train_in_two_processes([*settings(rendered), *more], two)
     a, b = (checkpoint.load_weights(run / "weights.safetensors") for run in (one, two))
     start = parse(None, [*settings(rendered), *more]).method
     torch.manual_seed(0)

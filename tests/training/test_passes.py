@@ -312,6 +312,7 @@ def test_where_steps_are_recorded() -> None:
         loop.recorded(Plain(method, method), gpu, 1)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -233,6 +233,6 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _some(items: list[str] | tuple[str, ...], most: int = 5) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+def _some(items: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return ", ".join(items[:5]) + more

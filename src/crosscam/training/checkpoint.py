@@ -107,9 +107,7 @@ def latest_name(run: Path) -> str:
     return complete[-1].name if complete else "none"
 
 
-def save_weights(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> str:
+def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write named tensors to a safetensors file atomically; returns its SHA-256.
 
     Raises:
@@ -119,7 +117,7 @@ def save_weights(
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
-        _write(whole, temporary, dict(metadata or {}))
+        _write(whole, temporary, {})  # an empty entry, for the hash of the same weights to stay
         return sha256(temporary)
 
 

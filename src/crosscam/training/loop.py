@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
 import math
 import os
 import sys
@@ -40,10 +39,10 @@ from crosscam.errors import CheckpointError, RecipeError, TrainingError
 from crosscam.files import disk_errors, write_atomically
 from crosscam.methods import Method
 from crosscam.nn import layers, sync
-from crosscam.nn.stages import Backbone
 from crosscam.priors.rows import gather
 from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
+from crosscam.training.advice import advise, require_use, warn
 from crosscam.training.optim import (
     Average,
     averaged,
@@ -197,108 +196,218 @@ def _train(
     progress: bool,
     evaluate: Evaluate | None,
 ) -> Path:
-    engine, schedule = recipe.engine, recipe.schedule
-    if engine.threads:
-        torch.set_num_threads(engine.threads)
+    if recipe.engine.threads:
+        torch.set_num_threads(recipe.engine.threads)
     with (
         flushed_denormals(),
         chosen_convolutions(),
         processes(pick_device(device_name)) as (me, world, device),
     ):
+        training = Training(
+            recipe,
+            run,
+            me,
+            world,
+            device,
+            fresh=last is None,
+            evaluated=evaluate is not None,
+            shown=progress and me == 0,
+        )
+        if last is not None:
+            training.go_on_from(last)
+        training.begin()
+        _loop(training, evaluate)
+        training.finish()
+    return run
+
+
+def _loop(training: Training, evaluate: Evaluate | None) -> None:
+    """Step after step, from where ``training`` stands to the end, which is saved.
+
+    Raises:
+        TrainingError: a loss or weight is not finite.
+        Interrupted: somebody asked to stop; the last step is saved.
+    """
+    run, world, device = training.run, training.world, training.device
+    engine, schedule = training.recipe.engine, training.recipe.schedule
+    at, method, passes = training.at, training.method, training.passes
+    saved = time.monotonic()
+    with (
+        interruptible(alone=world == 1) as stop,
+        Bar(training.shown, schedule.epochs) as bar,
+        Log(run, at.step, engine.tensorboard, training.me) as log,
+    ):
+        method.train()
+        warned = False
+        while at.epoch < schedule.epochs:
+            if training.rest is not None:
+                training.rest(at.epoch < schedule.frozen_epochs)
+            steps = training.sampler.steps(at.epoch)
+            tick = time.monotonic()
+            for batch in training.loader.epoch(at.epoch, at.step_in_epoch):
+                rate, terms = training.step(batch, at.epoch + at.step_in_epoch / steps)
+                # From one step to the next: making a batch counts, and so does, on a GPU, which
+                # works behind, whatever waited for it.
+                now = time.monotonic()
+                at.advance(len(batch) * world, now - tick)
+                tick = now
+                ends = at.epoch + 1 == schedule.epochs and at.step_in_epoch == steps
+                if at.step % engine.log_every == 0 or ends:
+                    training.watch.flush()
+                    log.write(at, rate, terms, method.figures)
+                bar.show(at.epoch + at.step_in_epoch / steps, at, rate, terms)
+                # Asking the other processes waits for a GPU.
+                asked = world == 1 or device.type == "cpu" or at.step % engine.log_every == 0
+                stopped = asked and agree(stop(), world, device)
+                due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
+                if stopped or due:
+                    training.save()
+                    saved = tick = time.monotonic()
+                if stopped:
+                    raise Interrupted(
+                        f"stopped after step {at.step}. Go on with: crosscam train --resume {run}"
+                    )
+            if isinstance(passes, Recorded) and not warned and (why := passes.unplayed()):
+                warned = True
+                warn(
+                    "engine.graphs=true gains nothing: no step was played yet, because "
+                    f"{why}. Leave it at its default."
+                )
+            at.next_epoch()
+            every = engine.evaluate_every
+            if evaluate and every and (at.epoch % every == 0 or at.epoch == schedule.epochs):
+                training.evaluate(evaluate, log)
+        training.save()
+
+
+class Training:
+    """All that a run works with in this process, and where it stands.
+
+    Args:
+        recipe: every setting.
+        run: its folder.
+        me: number of this process.
+        world: of how many.
+        device: of this process.
+        fresh: the method starts as its recipe says; otherwise blank, for ``go_on_from``.
+        evaluated: test pictures will be needed too.
+        shown: progress is shown on standard error.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        me: int,
+        world: int,
+        device: torch.device,
+        *,
+        fresh: bool,
+        evaluated: bool,
+        shown: bool,
+    ) -> None:
+        self.recipe, self.run, self.shown = recipe, run, shown
+        self.me, self.world, self.device = me, world, device
+
         # --- data -----------------------------------------------------------------------------
-        dataset = datasets.load(
+        self.dataset = datasets.load(
             recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
         )
-        samples = dataset.require_train()
-        if evaluate and engine.evaluate_every:
-            dataset.require_test()  # better now than after an epoch
-        labels, num_classes = class_labels(samples)
-        sampler = make_sampler(
+        samples = self.dataset.require_train()
+        if evaluated and recipe.engine.evaluate_every:
+            self.dataset.require_test()  # better now than after an epoch
+        labels, self.num_classes = class_labels(samples)
+        self.sampler = make_sampler(
             recipe.sampler.kind, labels, recipe.sampler.people, recipe.sampler.images, recipe.seed
         )
 
-        # --- method, optimizers, average ------------------------------------------------------
+        # --- method and optimizers ------------------------------------------------------------
         torch.manual_seed(recipe.seed)
         try:
-            start = recipe.method if last is None else recipe.method.blank
-            method = start.build(num_classes).to(device)
-            updates = make_optimizers(method, recipe.optimizer)
+            start = recipe.method if fresh else recipe.method.blank
+            self.method = start.build(self.num_classes).to(device)
+            self.updates = make_optimizers(self.method, recipe.optimizer)
         except (ValueError, RuntimeError, TypeError) as error:
             raise RecipeError(
                 f"a setting of the method or optimizer does not fit: {error}"
             ) from error
-        if me == 0 and last is None:
-            found = collapsing(method, recipe), comparing_nothing(recipe, num_classes), idle(recipe)
-            for advice in filter(None, found):
-                print(f"crosscam: warning: {advice}", file=sys.stderr)
-        if recipe.priors.root and not method.needs:
-            said = (
-                f"priors.root={recipe.priors.root} was given, and method {recipe.method.name} "
-                "learns from no priors with these settings"
-            )
-            if not Path(recipe.priors.root).is_dir():
-                raise RecipeError(f"{said}; nor is there such a folder. Leave it out.")
-            if me == 0:  # one command line may go through many methods
-                print(f"crosscam: warning: {said}.", file=sys.stderr)
-        if recipe.data.pairs and not method.takes_pairs:
-            raise RecipeError(
-                f"data.pairs was given, and method {recipe.method.name} does not learn from "
-                "rendered pairs with these settings. Leave data.pairs out, or take san with "
-                "method.reconstruction and method.synthetic above 0."
-            )
+        self.optimizers = [optimizer for update in self.updates for optimizer in update]
+        if me == 0 and fresh:
+            advise(self.method, recipe, self.num_classes)
+        require_use(self.method, recipe, said=me == 0)
 
         # --- pictures and priors --------------------------------------------------------------
+        cache = Path(recipe.data.cache or run / "cache")
         store = ImageStore.build(
             samples,
             recipe.preprocess,
             budget_bytes=int(recipe.data.budget_gb * 1e9),
-            cache_dir=Path(recipe.data.cache or run / "cache"),
-            progress=progress and me == 0,
+            cache_dir=cache,
+            progress=shown,
         )
-        priors = gather(
-            method.needs,
-            method.parts,
-            dataset,
+        self.priors = gather(
+            self.method.needs,
+            self.method.parts,
+            self.dataset,
             folder=Path(recipe.priors.root) if recipe.priors.root else None,
             producers=recipe.priors.producers,
-            cache=Path(recipe.data.cache or run / "cache"),
+            cache=cache,
             size=recipe.preprocess.size,
             device=device,
         )
-        if progress and me == 0 and priors.report:
-            print(priors.text(), file=sys.stderr)
-        loader = TrainLoader(
+        if shown and self.priors.report:
+            print(self.priors.text(), file=sys.stderr)
+        self.loader = TrainLoader(
             store.to(device),
             labels,
             np.array([s.camid for s in samples]),
-            sampler,
+            self.sampler,
             recipe.augment,
             recipe.preprocess,
             seed=recipe.seed,
             device=device,
             rank=me,
             world=world,
-            priors=priors.rows,
-            flip_pairs=priors.flip_pairs,
-            fuse=engine.compile,
+            priors=self.priors.rows,
+            flip_pairs=self.priors.flip_pairs,
+            fuse=recipe.engine.compile,
         )
-        pairs: Pairs | None = None
+        self.pairs: Pairs | None = None
         if recipe.data.pairs:
-            folder = Path(recipe.data.cache or run / "cache") / "pairs"
-            pairs = load_pairs(recipe, folder, device, me, world, progress and me == 0)
+            self.pairs = load_pairs(recipe, cache / "pairs", device, me, world, shown)
+
+        # --- passes, average ------------------------------------------------------------------
+        self.half = use_bf16(recipe.engine.precision, device)
+        self.passes = self._passes()
+        self.rest = Rest(self.method) if recipe.schedule.frozen_epochs else None
+        self.average = Average(self.method, recipe.engine.ema) if recipe.engine.ema else None
+
+        # --- where it stands ------------------------------------------------------------------
+        self.at = Position()
+        learned = samples + (self.pairs.samples if self.pairs else ())
+        self.data = {"data": fingerprint(learned)}  # what a resumed run must find again
+        if me == 0 or not fresh:  # the others of a new run neither save nor compare it
+            self.data["pictures"] = content(learned)
+        every = 1 if device.type == "cpu" else recipe.engine.log_every
+        self.watch = Watch(run, self.sampler, samples, every)
+
+    def _passes(self) -> Passes:
+        """Forward and backward of a step, with the method arranged for the device."""
+        engine, method, device, world = self.recipe.engine, self.method, self.device, self.world
         if engine.channels_last:
-            method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if engine.sync_batchnorm and world > 1:
             sync.convert(method)
-        half = use_bf16(engine.precision, device)
-        if half and device.type == "cpu":
+        if self.half and device.type == "cpu":
             layers.narrow_in_float32(method)
         learner: nn.Module = method
         if world > 1:
             learner = nn.parallel.DistributedDataParallel(
                 method,
                 device_ids=[device.index] if device.type == "cuda" else None,
-                find_unused_parameters=len(updates) > 1 or schedule.frozen_epochs > 0,
+                find_unused_parameters=(
+                    len(self.updates) > 1 or self.recipe.schedule.frozen_epochs > 0
+                ),
             )
             keep(learner)
         if engine.compile:
@@ -308,138 +417,101 @@ def _train(
                     "method.msgr needs. Leave one of them at its default."
                 )
             learner = torch.compile(learner)  # type: ignore[assignment]
-        plain = Plain(method, learner, half=half)
-        passes: Passes = recorded(plain, device, world) if engine.graphs else plain
-        optimizers = [optimizer for update in updates for optimizer in update]
-        rest = Rest(method) if schedule.frozen_epochs else None
-        average = Average(method, engine.ema) if engine.ema else None
+        plain = Plain(method, learner, half=self.half)
+        return recorded(plain, device, world) if engine.graphs else plain
 
-        # --- where we were --------------------------------------------------------------------
-        at = Position()
-        learned = samples + (pairs.samples if pairs else ())
-        data = {"data": fingerprint(learned)}
-        if me == 0 or last is not None:  # the others of a new run neither save nor compare it
-            data["pictures"] = content(learned)
-        if last is not None:
-            # Checkpoints of before know names and ids only.
-            changed = [key for key, now in data.items() if last.state.get(key, now) != now]
-            if changed:
-                how = {"data": "other names or ids", "pictures": "the same names, other pictures"}
-                old = "pictures" not in last.state and recipe.data.name in ("csv", "folder")
-                raise CheckpointError(
-                    f"the training pictures of {dataset.title} are not those that {run} was "
-                    f"started with ({how[changed[0]]}). Restore them, say where they lie "
-                    f"(data.root=...), or start a new run.{read_otherwise(run) if old else ''}"
-                )
-            if last.state.get("priors", {}) != priors.versions:
-                raise CheckpointError(
-                    f"the priors of {dataset.title} are not those that {run} was started with "
-                    f"({last.state.get('priors', {})}). Restore them, or start a new run."
-                )
-            at = Position(**last.state["position"])
-            method.load_state_dict(last.tensors["weights"])
-            for number, optimizer in enumerate(optimizers):
-                checkpoint.load_optimizer(optimizer, last.tensors.get(f"optimizer.{number}", {}))
-            if average is not None:
-                average.load(last.tensors["ema"])
-        if me == 0:  # from here on the folder is a run that can be resumed
-            write_atomically(run / "recipe.yaml", recipe.to_yaml())
-            first_card(run, recipe, dataset, num_classes, method)
-            if priors.report:
-                update_card(run, {"priors": priors.report})
+    def go_on_from(self, last: checkpoint.Checkpoint) -> None:
+        """Stand where ``last`` was saved.
 
-        def save() -> None:
-            watch.flush()
-            if me != 0:
-                return
-            require_finite_weights(method, at, run)
-            groups = {"weights": method.state_dict()}
-            for number, optimizer in enumerate(optimizers):
-                groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
-            if average is not None:
-                groups["ema"] = average.tensors
-            state = {"position": vars(at), **data, "priors": priors.versions}
-            checkpoint.save(run, at.step, groups, state)
+        Raises:
+            CheckpointError: the pictures or priors are others than those of then.
+        """
+        # Checkpoints of before know names and ids only.
+        changed = [key for key, now in self.data.items() if last.state.get(key, now) != now]
+        if changed:
+            how = {"data": "other names or ids", "pictures": "the same names, other pictures"}
+            old = "pictures" not in last.state and self.recipe.data.name in ("csv", "folder")
+            raise CheckpointError(
+                f"the training pictures of {self.dataset.title} are not those that {self.run} was "
+                f"started with ({how[changed[0]]}). Restore them, say where they lie "
+                f"(data.root=...), or start a new run.{read_otherwise(self.run) if old else ''}"
+            )
+        if last.state.get("priors", {}) != self.priors.versions:
+            raise CheckpointError(
+                f"the priors of {self.dataset.title} are not those that {self.run} was started "
+                f"with ({last.state.get('priors', {})}). Restore them, or start a new run."
+            )
+        self.at = Position(**last.state["position"])
+        self.method.load_state_dict(last.tensors["weights"])
+        for number, optimizer in enumerate(self.optimizers):
+            checkpoint.load_optimizer(optimizer, last.tensors.get(f"optimizer.{number}", {}))
+        if self.average is not None:
+            self.average.load(last.tensors["ema"])
 
-        # --- the loop -------------------------------------------------------------------------
-        watch = Watch(run, sampler, samples, every=1 if device.type == "cpu" else engine.log_every)
-        saved = time.monotonic()
-        with (
-            interruptible(alone=world == 1) as stop,
-            Bar(progress and me == 0, schedule.epochs) as bar,
-            Log(run, at.step, engine.tensorboard, me) as log,
-        ):
-            method.train()
-            warned = False
-            while at.epoch < schedule.epochs:
-                if rest is not None:
-                    rest(at.epoch < schedule.frozen_epochs)
-                steps = sampler.steps(at.epoch)
-                tick = time.monotonic()
-                for batch in loader.epoch(at.epoch, at.step_in_epoch):
-                    if pairs is not None:
-                        batch = dataclasses.replace(batch, pairs=pairs.at(at.step))
-                    done = at.epoch + at.step_in_epoch / steps  # epochs, with their fraction
-                    rate = learning_rate(recipe.optimizer.lr, schedule, done)
-                    for optimizer in optimizers:
-                        for group in optimizer.param_groups:
-                            group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
-                    method.schedule(done / schedule.epochs)
-                    torch.manual_seed(step_seed(recipe.seed, at.step, me))  # for dropout
-                    look = functools.partial(watch.look, at)
-                    terms = learn(batch, passes, updates, norm=recipe.optimizer.clip, look=look)
-                    if average is not None:
-                        average.update(method)
-                    # From one step to the next: making a batch counts, and so does, on a GPU,
-                    # which works behind, whatever waited for it.
-                    now = time.monotonic()
-                    at.advance(len(batch) * world, now - tick)
-                    tick = now
-                    ends = at.epoch + 1 == schedule.epochs and at.step_in_epoch == steps
-                    if at.step % engine.log_every == 0 or ends:
-                        watch.flush()
-                        log.write(at, rate, terms, method.figures)
-                    bar.show(at.epoch + at.step_in_epoch / steps, at, rate, terms)
-                    # Asking the other processes waits for a GPU.
-                    asked = world == 1 or device.type == "cpu" or at.step % engine.log_every == 0
-                    stopped = asked and agree(stop(), world, device)
-                    due = time.monotonic() - saved >= 60 * engine.checkpoint_minutes
-                    if stopped or due:
-                        save()
-                        saved = tick = time.monotonic()
-                    if stopped:
-                        raise Interrupted(
-                            f"stopped after step {at.step}. Go on with: "
-                            f"crosscam train --resume {run}"
-                        )
-                if isinstance(passes, Recorded) and not warned and (why := passes.unplayed()):
-                    warned = True
-                    print(
-                        f"crosscam: warning: engine.graphs=true gains nothing: no step was played "
-                        f"yet, because {why}. Leave it at its default.",
-                        file=sys.stderr,
-                    )
-                at.next_epoch()
-                every = engine.evaluate_every
-                if evaluate and every and (at.epoch % every == 0 or at.epoch == schedule.epochs):
-                    if me == 0:
-                        with averaged(method, average):
-                            log.add({"step": at.step, "epoch": at.epoch, **evaluate(method)})
-                    method.train()
-            save()
-        if me == 0:
-            with averaged(method, average):
-                digest = checkpoint.save_weights(run / "weights.safetensors", method.state_dict())
-            entries = {
-                "weights_sha256": digest,
-                "precision": "bf16" if half else "fp32",
-                "device": device.type,
-                "processes": world,
-                "peak_memory_mb": peak_memory(device),
-                **at.figures(),
-            }
-            update_card(run, entries)
-    return run
+    def begin(self) -> None:
+        """Make the folder one of a run that can be resumed."""
+        if self.me != 0:
+            return
+        write_atomically(self.run / "recipe.yaml", self.recipe.to_yaml())
+        first_card(self.run, self.recipe, self.dataset, self.num_classes, self.method)
+        if self.priors.report:
+            update_card(self.run, {"priors": self.priors.report})
+
+    def step(self, batch: Batch, done: float) -> tuple[float, dict[str, Tensor]]:
+        """Learn from a batch, ``done`` epochs after the start; the learning rate and all losses."""
+        recipe, step = self.recipe, self.at.step
+        if self.pairs is not None:
+            batch = dataclasses.replace(batch, pairs=self.pairs.at(step))
+        rate = learning_rate(recipe.optimizer.lr, recipe.schedule, done)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["fixed_lr"] or rate * group["lr_factor"]
+        self.method.schedule(done / recipe.schedule.epochs)
+        torch.manual_seed(step_seed(recipe.seed, step, self.me))  # for dropout
+        look = functools.partial(self.watch.look, self.at)
+        terms = learn(batch, self.passes, self.updates, norm=recipe.optimizer.clip, look=look)
+        if self.average is not None:
+            self.average.update(self.method)
+        return rate, terms
+
+    def save(self) -> None:
+        """Write a checkpoint, unless what was learned is not finite."""
+        self.watch.flush()
+        if self.me != 0:
+            return
+        require_finite_weights(self.method, self.at, self.run)
+        groups = {"weights": self.method.state_dict()}
+        for number, optimizer in enumerate(self.optimizers):
+            groups[f"optimizer.{number}"] = checkpoint.optimizer_tensors(optimizer)
+        if self.average is not None:
+            groups["ema"] = self.average.tensors
+        state = {"position": vars(self.at), **self.data, "priors": self.priors.versions}
+        checkpoint.save(self.run, self.at.step, groups, state)
+
+    def evaluate(self, evaluate: Evaluate, log: Log) -> None:
+        """Log what ``evaluate`` says of the averaged weights."""
+        if self.me == 0:
+            with averaged(self.method, self.average):
+                figures = evaluate(self.method)
+                log.add({"step": self.at.step, "epoch": self.at.epoch, **figures})
+        self.method.train()
+
+    def finish(self) -> None:
+        """Write the weights, and what they took into the card."""
+        if self.me != 0:
+            return
+        with averaged(self.method, self.average):
+            weights = self.method.state_dict()
+            digest = checkpoint.save_weights(self.run / "weights.safetensors", weights)
+        entries = {
+            "weights_sha256": digest,
+            "precision": "bf16" if self.half else "fp32",
+            "device": self.device.type,
+            "processes": self.world,
+            "peak_memory_mb": peak_memory(self.device),
+            **self.at.figures(),
+        }
+        update_card(self.run, entries)
 
 
 # --- what the loop calls ----------------------------------------------------------------------
@@ -470,68 +542,6 @@ def class_labels(samples: tuple[Sample, ...]) -> tuple[npt.NDArray[np.int64], in
     """Class label 0..C-1 of every sample, by sorted person id, and C."""
     classes, labels = np.unique([s.pid for s in samples], return_inverse=True)
     return labels.astype(np.int64), len(classes)
-
-
-def collapsing(method: Method, recipe: Recipe) -> str:
-    """What to do where a triplet will most likely pull all features together; else "".
-
-    One on plain distances does, from the first step on a network that knows nothing: a hinge
-    always, a soft margin where no BNNeck stands behind it (docs/LOG.md).
-    """
-    options = recipe.method.options
-    neck = bool(options.get("bnneck"))
-    backbone = getattr(method, "backbone", None)
-    scratch = isinstance(backbone, Backbone) and backbone.report is None
-    triplet = options.get("triplet")  # in a method of the user's own it may be anything
-    at_once = isinstance(triplet, (int, float)) and triplet > 0 and not options.get("triplet_from")
-    plain = options.get("normalize") is False
-    if not (scratch and at_once and plain) or (neck and options.get("margin") == "soft"):
-        return ""
-    return (
-        f"a triplet on plain distances (method.margin={options.get('margin')}) starts from random "
-        "weights, which mostly makes all features one. Start from trained weights "
-        "(method.backbone.pretrained=..., docs/convert.md), or take "
-        f"method.{'margin=soft' if neck else 'normalize=true'}."
-    )
-
-
-def comparing_nothing(recipe: Recipe, num_classes: int) -> str:
-    """What to do where batches lack what a triplet compares; else ""."""
-    triplet, sampler = recipe.method.options.get("triplet"), recipe.sampler
-    if not isinstance(triplet, (int, float)) or triplet <= 0:
-        return ""
-    size = sampler.people * sampler.images
-    if sampler.kind == "shuffle":
-        lack = "hardly two pictures of one person" if size <= num_classes else ""
-    elif sampler.images == 1:
-        lack = "no two pictures of one person"
-    else:
-        lack = "no two people" if sampler.people == 1 else ""
-    if not lack:
-        return ""
-    return (
-        f"a batch of {sampler.people} x {sampler.images} pictures (sampler.kind={sampler.kind}) "
-        f"has {lack}, and method.triplet={triplet:g} compares both with each other. Set "
-        "sampler.kind=grouped and sampler.people and sampler.images to 2 or more, or "
-        "method.triplet=0."
-    )
-
-
-def idle(recipe: Recipe) -> str:
-    """What to do where a regularizer that is off has settings; else ""."""
-    options = recipe.method.options
-    usual = inspect.signature(Method.__init__).parameters
-    said = [
-        name
-        for name, value in options.items()
-        if name.startswith("msgr_") and name in usual and value != usual[name].default
-    ]
-    if options.get("msgr") or not said:
-        return ""
-    return (
-        f"{', '.join(f'method.{name}' for name in said)}: nothing is regularized while method.msgr "
-        "is 0. Its paper's weight is method.msgr=0.01."
-    )
 
 
 def read_otherwise(run: Path) -> str:

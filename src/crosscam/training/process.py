@@ -110,8 +110,7 @@ def leave(status: int) -> NoReturn:
     """Ends one of several processes at once, when all is saved and said.
 
     DistributedDataParallel keeps gloo's threads alive behind ``destroy_process_group``, and now and
-    then an ending Python waits for them for ever or is taken down by them (SIGABRT;
-    pytorch/pytorch issue 190489).
+    then an ending Python waits for them for ever or is taken down by them (SIGABRT).
     """
     sys.stdout.flush()
     sys.stderr.flush()

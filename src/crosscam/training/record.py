@@ -34,6 +34,7 @@ __all__ = [
     "first_card",
     "read_card",
     "require_new_folder",
+    "run_card",
     "update_card",
     "write_run",
 ]
@@ -151,27 +152,52 @@ def first_card(
     with contextlib.suppress(CheckpointError):
         read_card(run)
         return
-    card = {
+    trained_on = {
+        "name": dataset.name,
+        "variant": dataset.variant,
+        "title": dataset.title,
+        "images": len(dataset.train),
+        "identities": num_classes,
+        "cameras": len({s.camid for s in dataset.train}),
+    }
+    card = run_card(
+        recipe,
+        method,
+        num_classes,
+        trained_on,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        python=platform.python_version(),
+        commit=_commit(),
+    )
+    write_atomically(run / "card.json", json.dumps({**card, "seed": recipe.seed}, indent=1))
+
+
+def run_card(
+    recipe: Recipe,
+    method: Method,
+    num_classes: int,
+    trained_on: Mapping[str, Any],
+    **software: str,
+) -> dict[str, Any]:
+    """What the card of every run says, trained here or not.
+
+    Args:
+        recipe: its settings.
+        method: its network.
+        num_classes: people that its classifiers tell apart.
+        trained_on: the data, with their sizes.
+        software: versions beside crosscam's.
+    """
+    return {
         "crosscam": crosscam.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "commit": _commit(),
+        **software,
         "method": recipe.method.name,
         "paper": method.paper,
         "feature_dim": method.dim,
         "num_classes": num_classes,
-        "trained_on": {
-            "name": dataset.name,
-            "variant": dataset.variant,
-            "title": dataset.title,
-            "images": len(dataset.train),
-            "identities": num_classes,
-            "cameras": len({s.camid for s in dataset.train}),
-        },
-        "seed": recipe.seed,
+        "trained_on": trained_on,
     }
-    write_atomically(run / "card.json", json.dumps(card, indent=1))
 
 
 def read_card(run: Path) -> dict[str, Any]:
