@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", ""},
     {"types", "files", "jit", "optional", "table", "wording"},
     {"resample"},
-    {"image", "page"},
+    {"image", "page", "pictures"},
     {"card", "data", "nn", "retrieval", "classic", "decision"},
     {"methods", "probe", "synth"},
     {"recipe", "priors", "models"},

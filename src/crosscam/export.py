@@ -43,7 +43,6 @@ from crosscam.card import (
     TrainedOn,
     file_entry,
 )
-from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
 from crosscam.encoder import Encoder
 from crosscam.errors import (
@@ -57,6 +56,7 @@ from crosscam.evaluate import evaluate
 from crosscam.files import disk_errors, flush, flush_folder
 from crosscam.image import Preprocess
 from crosscam.optional import import_onnxruntime, import_openvino
+from crosscam.pictures import image_files
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
 from crosscam.wording import counted

@@ -1,4 +1,4 @@
-"""What lies in a folder: where a set's home is, its image files, its lists.
+"""What lies in a folder: where a set's home is, its named pictures, its lists.
 
 Everything is sorted, so that the same folder gives the same data set on every file system.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
-from crosscam.image import EXTENSIONS
+from crosscam.pictures import image_files
 from crosscam.types import Sample
 from crosscam.wording import counted, either
 
 __all__ = [
     "find_home",
-    "image_files",
-    "image_names",
     "named_samples",
     "read_lines",
     "require_new_list",
@@ -72,41 +69,6 @@ def _any(names: Sequence[str]) -> str:
 def split_folder(home: Path, names: Sequence[str]) -> Path:
     """The first of ``names`` that is a folder in ``home``; the first name where none is."""
     return next((home / n for n in names if (home / n).is_dir()), home / names[0])
-
-
-def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
-    """The image files of ``folder`` (and the folders below, if ``deep``), sorted by name.
-
-    Hidden files (``._x.jpg``, ``.DS_Store``) and files that are no images (``Thumbs.db``) are
-    passed over.  A folder that does not exist has none.
-    """
-    return [folder / name for name in image_names(folder, deep=deep)]
-
-
-def image_names(folder: Path, *, deep: bool = False) -> list[str]:
-    """The names of ``image_files`` relative to ``folder``, with "/" between folders."""
-    found: list[str] = []
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        try:
-            with os.scandir(folder / prefix) as entries:
-                for e in entries:
-                    if e.name.startswith("."):
-                        continue
-                    if e.is_dir():
-                        if deep:
-                            pending.append(f"{prefix}{e.name}/")
-                    elif e.name[e.name.rfind(".") :].lower() in EXTENSIONS:
-                        found.append(prefix + e.name)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise DataError(
-                f"{folder / prefix} cannot be read ({error.strerror}). Make the folder readable "
-                "for you."
-            ) from error
-    return sorted(found)
 
 
 def named_samples(
