@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,7 +50,7 @@ from crosscam.errors import (
     MissingExtraError,
 )
 from crosscam.evaluate import evaluate
-from crosscam.files import disk_errors, flush, flush_folder
+from crosscam.files import new_folder
 from crosscam.image import Preprocess
 from crosscam.optional import import_onnxruntime, import_openvino
 from crosscam.pictures import image_files
@@ -145,7 +142,8 @@ def export(
     card = deployed.card_of_run(run, recipe, run_card, method.dim, deployed.parts_of(method))
     reference = embedder.of_method(method, recipe, name=card.name, device="cpu")
     network = deployed.Deployed(method, recipe).eval()
-    with _folder(out) as folder:
+    _require_new(out)
+    with new_folder(out) as folder:
         if format == "torch":
             unread = set(deployed.training_only(method, size))
             weights = {k: v for k, v in method.state_dict().items() if k not in unread}
@@ -216,7 +214,8 @@ def wrap(
         )
     original, dim = _read_foreign(model, preprocess.size)
     reference = _foreign_reference(model, preprocess, channels, flip)
-    with _folder(out) as folder:
+    _require_new(out)
+    with new_folder(out) as folder:
         _save_onnx(_between(original, preprocess, channels, flip), folder / "encoder.onnx")
         _finish_onnx(folder, format, "fp32", None)
         card = Card(
@@ -343,24 +342,9 @@ def require_packages(format: str) -> None:
 # --- the folder and its card ----------------------------------------------------------------------
 
 
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A folder of another name that becomes ``out`` if all goes well, and else is gone."""
+def _require_new(out: Path) -> None:
     if out.exists():
         raise InputError(f"{out} exists already: give a new folder, or remove it first.")
-    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    with disk_errors(out, "none"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.iterdir():
-                flush(file)
-            temporary.rename(out)
-            flush_folder(out.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _with_files(

@@ -16,7 +16,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import sys
 import urllib.error
 import urllib.parse
@@ -32,7 +31,7 @@ from typing import IO, Any
 from crosscam import probe
 from crosscam.card import CARD, Card, is_encoder
 from crosscam.errors import CheckpointError, CrosscamError, InputError
-from crosscam.files import disk_errors, flush, flush_folder
+from crosscam.files import new_folder
 
 __all__ = [
     "Model",
@@ -161,10 +160,8 @@ def fetch(
     target = home / name
     if target.exists():
         raise InputError(f"{target} exists already: give another --name, or remove it first.")
-    archive = home / f".{name}.fetching-{os.getpid()}.zip"
-    unpacked = home / f".{name}.fetching-{os.getpid()}"
-    with disk_errors(target, "none"):
-        home.mkdir(parents=True, exist_ok=True)
+    with new_folder(target) as unpacked:
+        archive = unpacked.with_suffix(".zip")
         try:
             got = _download(url, archive, allow_http, max_bytes)
             if got != digest:
@@ -172,16 +169,10 @@ def fetch(
                     f"{url} has the SHA-256 {got}, and {digest} was promised: it is another or a "
                     "changed file. Nothing was kept."
                 )
-            unpacked.mkdir()
             _unpack(archive, unpacked, url, max_bytes)
-            card = verify(unpacked)
-            for file in unpacked.iterdir():
-                flush(file)
-            unpacked.rename(target)
-            flush_folder(home)
         finally:
             archive.unlink(missing_ok=True)
-            shutil.rmtree(unpacked, ignore_errors=True)
+        card = verify(unpacked)
     return Model(name, target, card)
 
 

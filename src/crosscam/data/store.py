@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from crosscam.errors import DataError, ImageError
-from crosscam.files import disk_errors, flush
+from crosscam.files import disk_errors, replacing
 from crosscam.image import Preprocess
 from crosscam.types import Sample
 from crosscam.wording import counted, first_lines
@@ -143,22 +143,17 @@ def _write_cache(
     workers: int | None,
     progress: bool,
 ) -> None:
-    """Fill a file of another name and rename it, so that a cache is complete or not there."""
-    temporary = file.with_name(f"{file.stem}.writing-{os.getpid()}")
+    """Fill the file ``file``, which is complete or not there."""
     with disk_errors(file, "none"):
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(file.parent)
-        try:
-            with temporary.open("wb") as handle:
-                _allocate(handle, size)
-            images = np.memmap(temporary, np.uint8, "r+", shape=shape)
-            _decode_all(paths, preprocess, images, workers, progress)
-            images.flush()
-            del images
-            flush(temporary)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(file, "none") as temporary:
+        with temporary.open("wb") as handle:
+            _allocate(handle, size)
+        images = np.memmap(temporary, np.uint8, "r+", shape=shape)
+        _decode_all(paths, preprocess, images, workers, progress)
+        images.flush()
+        del images
 
 
 def _allocate(handle: BinaryIO, size: int) -> None:
@@ -176,7 +171,7 @@ def _allocate(handle: BinaryIO, size: int) -> None:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what a killed process left; nobody decodes for a day."""
-    for left in folder.glob("*.writing-*"):
+    for left in folder.glob("*.writing*"):  # .NAME.writing, and NAME.writing-PID of older versions
         try:
             if time.time() - left.stat().st_mtime > _DAY:
                 left.unlink()
