@@ -38,7 +38,7 @@ from crosscam.data.own import from_csv, from_folder
 from crosscam.errors import DataError
 from crosscam.pictures import MARKET_NAME, image_files, image_names
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
-from crosscam.wording import counted, either
+from crosscam.wording import any_of, counted, either
 
 __all__ = ["DatasetInfo", "available", "load", "options_from_text", "parse"]
 
@@ -776,11 +776,7 @@ def _fits(key: str, value: Any, hint: Any) -> None:
             words.append("a number" if kind is float else f"a {kind.__name__}")
     known = [w.strip("'") for w in words if w.startswith("'")]
     hint_text = _suggest(value, known) if isinstance(value, str) else ""
-    raise DataError(f"option {key}={value!r} cannot be used.{hint_text} Needed: {_any_of(words)}.")
-
-
-def _any_of(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    raise DataError(f"option {key}={value!r} cannot be used.{hint_text} Needed: {any_of(words)}.")
 
 
 def options_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:

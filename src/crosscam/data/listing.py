@@ -15,7 +15,7 @@ from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
 from crosscam.pictures import image_files
 from crosscam.types import Sample
-from crosscam.wording import counted, either
+from crosscam.wording import any_of, counted, either
 
 __all__ = [
     "find_home",
@@ -39,12 +39,12 @@ def find_home(name: str, root: Path, needs: Sequence[str], wrappers: Sequence[st
     """
     if not root.exists():
         raise DataError(
-            f"{name}: there is no folder {root}. Give the folder that holds {_any(needs)}."
+            f"{name}: there is no folder {root}. Give the folder that holds {any_of(needs)}."
         )
     if not root.is_dir():
         hint = " Unpack the archive first." if root.suffix.lower() in _ARCHIVES else ""
         raise DataError(
-            f"{name}: {root} is a file, but a folder that holds {_any(needs)} is needed.{hint}"
+            f"{name}: {root} is a file, but a folder that holds {any_of(needs)} is needed.{hint}"
         )
     inner = [root / w for w in wrappers]
     inner += [root / a / b for a, b in itertools.permutations(wrappers, 2)]
@@ -59,11 +59,7 @@ def find_home(name: str, root: Path, needs: Sequence[str], wrappers: Sequence[st
         if nested
         else "Give the folder that holds them; the layout of every set is in docs/data.md."
     )
-    raise DataError(f"{name}: {root} holds {found}, but {_any(needs)} is needed. {fix}")
-
-
-def _any(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    raise DataError(f"{name}: {root} holds {found}, but {any_of(needs)} is needed. {fix}")
 
 
 def split_folder(home: Path, names: Sequence[str]) -> Path:
