@@ -5,7 +5,9 @@ Everything is sorted, so that the same folder gives the same data set on every f
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
+from crosscam.files import write_atomically
 from crosscam.pictures import image_files
 from crosscam.types import Sample
 from crosscam.wording import any_of, counted, either
@@ -24,6 +27,7 @@ __all__ = [
     "require_new_list",
     "shuffled",
     "split_folder",
+    "write_list",
 ]
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
@@ -135,3 +139,16 @@ def require_new_list(path: Path) -> None:
     if path.suffix.lower() != ".csv" or path.exists():
         what = "is there already" if path.exists() else "does not end in .csv"
         raise DataError(f"{path} {what}: give the list another name.")
+
+
+def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
+    """Write a CSV file with a header line, as the set ``csv`` reads it; its folder is made.
+
+    Raises ``DiskError`` if it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue())

@@ -22,6 +22,7 @@ import torch
 from crosscam.errors import DataError, ImageError
 from crosscam.files import disk_errors, replacing
 from crosscam.image import Preprocess
+from crosscam.processors import cores
 from crosscam.types import Sample
 from crosscam.wording import counted, first_lines
 
@@ -66,7 +67,7 @@ class ImageStore:
                 again by the paths, sizes and times of its pictures and by ``preprocess``.
             cache_dir: folder of that file, which takes as many bytes as the pictures; None
                 keeps everything in memory.
-            workers: decoding threads; None takes the number of processors, at most 8.
+            workers: decoding threads; None takes one a processor that may be used, at most 8.
             progress: show a progress bar on a terminal.
 
         Raises:
@@ -119,7 +120,7 @@ def _decode_all(
                 failures.append(str(error))
 
     with (
-        ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(workers or min(8, cores())) as pool,
         _progress(progress, len(paths)) as advance,
     ):
         for start in range(0, len(paths), _AHEAD):

@@ -5,8 +5,6 @@ Each is imported only when it is used, so that an ONNX or OpenVINO encoder needs
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import threading
 from collections.abc import Callable
@@ -21,8 +19,9 @@ import numpy.typing as npt
 from crosscam.card import FILES, Card
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.optional import import_onnxruntime, import_openvino
+from crosscam.processors import cores
 
-__all__ = ["Runtime", "cores", "open_runtime", "require_native", "torch_runtime"]
+__all__ = ["Runtime", "open_runtime", "require_native", "torch_runtime"]
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB, resized
 Vectors = npt.NDArray[np.float32]  # [N, D]
@@ -52,13 +51,6 @@ class Runtime:
 
     def __call__(self, pictures: Pictures) -> Vectors:
         return self.function(pictures)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    with contextlib.suppress(AttributeError):  # not on every system
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def choose(format: str, runtime: str, device: str) -> str:
