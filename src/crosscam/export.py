@@ -42,6 +42,7 @@ from crosscam.card import (
 )
 from crosscam.embedder import Embedder
 from crosscam.encoder import Encoder
+from crosscam.encoder.runtimes import installed, of_unit_length
 from crosscam.errors import (
     CheckpointError,
     DataError,
@@ -269,11 +270,11 @@ def prove(
             f"different people (largest distance {spread:.2g}), so nothing can be proven, and it "
             "is of no use. Train it longer or at another rate."
         )
-    runtimes = _installed(card.format)
+    runtimes = installed(card.format)
     encoders = [Encoder.load(folder, runtime=runtime, device="cpu") for runtime in runtimes]
     proof = {
         "against": f"the network, one picture at a time, float32 (torch {torch.__version__})",
-        "runtimes": list(runtimes),
+        "runtimes": runtimes,
         "batches": list(BATCHES),
         **_agreement(encoders, truth, pictures, bound),
         "spread": round(spread, 3),
@@ -425,15 +426,6 @@ def _measured(
         "least": round(float(cosines.min()), 6),
     }
     return figure, {"cosine_to_network": on}
-
-
-def _installed(format: str) -> Sequence[Literal["openvino", "onnxruntime", "torch"]]:
-    if format == "torch":
-        return ("torch",)
-    able: tuple[Literal["openvino", "onnxruntime"], ...] = ("openvino", "onnxruntime")
-    if format == "openvino":
-        able = ("openvino",)
-    return [name for name in able if find_spec(name) is not None]
 
 
 def _proof_pictures(folder: Path | None, preprocess: Preprocess) -> Pictures:
@@ -844,17 +836,14 @@ def _foreign_reference(
     """What the model itself gives for one picture: the definition, step by step in NumPy."""
     run = _foreign_run(path)
 
-    def unit(features: Vectors) -> Vectors:
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
-
     def reference(pictures: Pictures) -> Vectors:
         images = preprocess.normalize(pictures)
         if channels == "bgr":
             images = np.ascontiguousarray(images[:, ::-1])
-        features = unit(run(images))
+        features = of_unit_length(run(images))
         if flip:
-            features = unit(features + unit(run(np.ascontiguousarray(images[..., ::-1]))))
+            mirrored = of_unit_length(run(np.ascontiguousarray(images[..., ::-1])))
+            features = of_unit_length(features + mirrored)
         return features
 
     return reference
