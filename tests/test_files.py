@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from crosscam import files
 from crosscam.errors import DiskError
-from crosscam.files import disk_errors, write_atomically
+from crosscam.files import disk_errors, new_folder, replacing, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,54 @@ def test_what_is_left_is_said() -> None:
 def test_a_folder_that_is_missing_is_to_be_made(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"No such file or directory\. Make its folder first and"):
         write_atomically(tmp_path / "none" / "f", "text")
+
+
+def test_what_is_left_may_be_more_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old")
+    with (
+        pytest.raises(DiskError, match=r"Last good state: the set\."),
+        replacing(tmp_path / "f", "the set"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text() == "old"
+
+
+def test_a_new_folder_is_there_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "flush", flushed.append)
+    monkeypatch.setattr(files, "flush_folder", flushed.append)
+    path = tmp_path / "a" / "b"
+    with new_folder(path) as temporary:
+        (temporary / "f").write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # else it could not be renamed
+    assert flushed == [temporary / "f", temporary, path.parent]
+    assert [p.name for p in path.parent.iterdir()] == ["b"]
+    assert (path / "f").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [KeyError(), KeyboardInterrupt()])
+def test_an_error_leaves_no_folder(tmp_path: Path, error: BaseException) -> None:
+    def half() -> None:
+        with new_folder(tmp_path / "b") as temporary:
+            (temporary / "f").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    def late() -> None:
+        with new_folder(tmp_path / "b"):
+            (tmp_path / "b").mkdir()
+            (tmp_path / "b" / "f").write_text("theirs")
+
+    with pytest.raises(DiskError, match="could not write"):
+        late()
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+    assert (tmp_path / "b" / "f").read_text() == "theirs"

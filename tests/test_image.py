@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from crosscam import image
 from crosscam.errors import ImageError, InputError
-from crosscam.image import EXTENSIONS, IMAGENET_MEAN, IMAGENET_STD, Preprocess, decode, resize
+from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Preprocess, decode, resize
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -565,8 +565,3 @@ def test_a_card_with_a_missing_key_is_refused() -> None:
         Preprocess.from_dict(card)
     with pytest.raises(InputError, match="needs the keys"):
         Preprocess.from_dict(None)  # type: ignore[arg-type]
-
-
-def test_extensions_are_lower_case_suffixes() -> None:
-    assert ".jpg" in EXTENSIONS
-    assert all(e == e.lower() and e.startswith(".") for e in EXTENSIONS)

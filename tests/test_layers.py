@@ -15,9 +15,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "crosscam"
 # From the bottom up.  A name is a module or a package of crosscam; "" is crosscam itself.
 LAYERS = [
     {"errors", ""},
-    {"types", "files", "jit", "optional", "table", "wording"},
+    {"types", "files", "jit", "optional", "processors", "table", "wording"},
     {"resample"},
-    {"image"},
+    {"image", "pictures"},
     {"page", "card", "data", "nn", "retrieval", "classic", "decision"},
     {"methods", "probe", "synth"},
     {"recipe", "priors", "models"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crosscam.wording import counted, either, first_lines, images_of
+from crosscam.wording import any_of, counted, did_you_mean, either, first_lines, images_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,18 @@ def test_words_agree_with_a_count() -> None:
 def test_a_plural_of_its_own() -> None:
     assert counted(1, "query", "queries") == "1 query"
     assert counted(3, "query", "queries") == "3 queries"
+
+
+def test_one_of_several_words() -> None:
+    assert any_of(["a"]) == "a"
+    assert any_of(["a", "b"]) == "a or b"
+    assert any_of(["a", "b", "c"]) == "a, b or c"
+
+
+def test_the_nearest_word_is_offered() -> None:
+    assert did_you_mean("mpm", {"msfl": 1, "mpn": 2}) == " Did you mean 'mpn'?"
+    assert did_you_mean("resnet5", ["resnet50"], "timm:") == " Did you mean 'timm:resnet50'?"
+    assert did_you_mean("zzz", ["mpn"]) == ""
 
 
 def test_the_first_lines_and_how_many_more() -> None:

@@ -20,7 +20,7 @@ from crosscam.encoder import Encoder
 from crosscam.encoder.progress import bar
 from crosscam.errors import DataError
 from crosscam.files import replacing
-from crosscam.image import EXTENSIONS
+from crosscam.pictures import pictures_below
 from crosscam.types import Dataset, Sample
 from crosscam.wording import counted
 
@@ -67,7 +67,6 @@ def embed_folder(
             written then.
     """
     from crosscam.data import datasets
-    from crosscam.data.listing import image_files
 
     if not folder.is_dir():
         raise DataError(
@@ -78,11 +77,7 @@ def embed_folder(
     if "query" in inside and inside & {"gallery", "test", "bounding_box_test"}:
         dataset = datasets.load("folder", folder)
         return embed_dataset(encoder, dataset, out, skip=skip, progress=progress)
-    files = image_files(folder, deep=True)
-    if not files:
-        raise DataError(
-            f"{folder} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."
-        )
+    files = pictures_below(folder)
     rows, vectors, failed = _embed(encoder, files, skip, progress)
     paths = [files[i].relative_to(folder).as_posix() for i in rows]
     _save(out, encoder, {"features": vectors, "paths": np.array(paths)})

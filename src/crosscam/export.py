@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,9 +40,9 @@ from crosscam.card import (
     TrainedOn,
     file_entry,
 )
-from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
 from crosscam.encoder import Encoder
+from crosscam.encoder.runtimes import installed, of_unit_length
 from crosscam.errors import (
     CheckpointError,
     DataError,
@@ -54,9 +51,10 @@ from crosscam.errors import (
     MissingExtraError,
 )
 from crosscam.evaluate import evaluate
-from crosscam.files import disk_errors, flush, flush_folder
+from crosscam.files import new_folder
 from crosscam.image import Preprocess
 from crosscam.optional import import_onnxruntime, import_openvino
+from crosscam.pictures import image_files
 from crosscam.training import checkpoint
 from crosscam.types import Dataset
 from crosscam.wording import counted
@@ -145,7 +143,8 @@ def export(
     card = deployed.card_of_run(run, recipe, run_card, method.dim, deployed.parts_of(method))
     reference = embedder.of_method(method, recipe, name=card.name, device="cpu")
     network = deployed.Deployed(method, recipe).eval()
-    with _folder(out) as folder:
+    _require_new(out)
+    with new_folder(out) as folder:
         if format == "torch":
             unread = set(deployed.training_only(method, size))
             weights = {k: v for k, v in method.state_dict().items() if k not in unread}
@@ -216,7 +215,8 @@ def wrap(
         )
     original, dim = _read_foreign(model, preprocess.size)
     reference = _foreign_reference(model, preprocess, channels, flip)
-    with _folder(out) as folder:
+    _require_new(out)
+    with new_folder(out) as folder:
         _save_onnx(_between(original, preprocess, channels, flip), folder / "encoder.onnx")
         _finish_onnx(folder, format, "fp32", None)
         card = Card(
@@ -270,11 +270,11 @@ def prove(
             f"different people (largest distance {spread:.2g}), so nothing can be proven, and it "
             "is of no use. Train it longer or at another rate."
         )
-    runtimes = _installed(card.format)
+    runtimes = installed(card.format)
     encoders = [Encoder.load(folder, runtime=runtime, device="cpu") for runtime in runtimes]
     proof = {
         "against": f"the network, one picture at a time, float32 (torch {torch.__version__})",
-        "runtimes": list(runtimes),
+        "runtimes": runtimes,
         "batches": list(BATCHES),
         **_agreement(encoders, truth, pictures, bound),
         "spread": round(spread, 3),
@@ -343,24 +343,9 @@ def require_packages(format: str) -> None:
 # --- the folder and its card ----------------------------------------------------------------------
 
 
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A folder of another name that becomes ``out`` if all goes well, and else is gone."""
+def _require_new(out: Path) -> None:
     if out.exists():
         raise InputError(f"{out} exists already: give a new folder, or remove it first.")
-    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    with disk_errors(out, "none"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.iterdir():
-                flush(file)
-            temporary.rename(out)
-            flush_folder(out.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _with_files(
@@ -441,15 +426,6 @@ def _measured(
         "least": round(float(cosines.min()), 6),
     }
     return figure, {"cosine_to_network": on}
-
-
-def _installed(format: str) -> Sequence[Literal["openvino", "onnxruntime", "torch"]]:
-    if format == "torch":
-        return ("torch",)
-    able: tuple[Literal["openvino", "onnxruntime"], ...] = ("openvino", "onnxruntime")
-    if format == "openvino":
-        able = ("openvino",)
-    return [name for name in able if find_spec(name) is not None]
 
 
 def _proof_pictures(folder: Path | None, preprocess: Preprocess) -> Pictures:
@@ -860,17 +836,14 @@ def _foreign_reference(
     """What the model itself gives for one picture: the definition, step by step in NumPy."""
     run = _foreign_run(path)
 
-    def unit(features: Vectors) -> Vectors:
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
-
     def reference(pictures: Pictures) -> Vectors:
         images = preprocess.normalize(pictures)
         if channels == "bgr":
             images = np.ascontiguousarray(images[:, ::-1])
-        features = unit(run(images))
+        features = of_unit_length(run(images))
         if flip:
-            features = unit(features + unit(run(np.ascontiguousarray(images[..., ::-1]))))
+            mirrored = of_unit_length(run(np.ascontiguousarray(images[..., ::-1])))
+            features = of_unit_length(features + mirrored)
         return features
 
     return reference

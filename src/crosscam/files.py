@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "disk_errors",
     "flush",
     "flush_folder",
+    "new_folder",
     "private_folder",
     "replacing",
     "sha256",
@@ -23,11 +25,15 @@ __all__ = [
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, last_good: str = "") -> Iterator[Path]:
     """Yields a path to write to, which becomes ``path`` when the block ends without an error.
 
     A crash or an error leaves the old file as it was.  Processes that write the same file at the
     same time do not disturb each other; the last one's stays.
+
+    Args:
+        path: the file.
+        last_good: what an error calls that which is left; "" is the old file, where there is one.
 
     Raises:
         InputError: ``path`` is a folder.
@@ -36,13 +42,39 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path} is a folder, and a file is written: give the name of a file.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    with disk_errors(path, "the file that was there" if path.exists() else "none"):
+    with disk_errors(path, last_good or ("the file that was there" if path.exists() else "none")):
         try:
             yield temporary
             flush(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to write files to, which becomes ``path`` when the block ends without error.
+
+    After a crash or an error there is no ``path``.  Whoever calls says what is wrong if there is
+    one before; here that is a ``DiskError``.
+
+    Raises:
+        DiskError: the disk is full or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    with disk_errors(path, "none"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                flush(file)
+            flush_folder(temporary)
+            temporary.rename(path)
+            flush_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -36,13 +36,10 @@ except ImportError:  # no wheel for this machine
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EXTENSIONS", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "decode", "resize"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "decode", "resize"]
 
 Picture = npt.NDArray[np.uint8]  # [h, w, 3], RGB
 Source = Path | str | bytes | npt.NDArray[Any] | Image.Image
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
-"""File names that folders are searched for, lower case."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -16,7 +16,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import sys
 import urllib.error
 import urllib.parse
@@ -32,7 +31,7 @@ from typing import IO, Any
 from crosscam import probe
 from crosscam.card import CARD, Card, is_encoder
 from crosscam.errors import CheckpointError, CrosscamError, InputError
-from crosscam.files import disk_errors, flush, flush_folder
+from crosscam.files import new_folder
 
 __all__ = [
     "Model",
@@ -148,23 +147,24 @@ def fetch(
     digest = sha256.lower().removeprefix("sha256:")
     if not _SHA.fullmatch(digest):
         raise InputError(
-            f"--sha256 must be 64 hex digits, got {sha256!r}. Ask whoever offers the model."
+            f"sha256 must be 64 hex digits, got {sha256!r}. Ask whoever offers the model."
         )
     _require_scheme(url, allow_http)
     last = urllib.parse.unquote(PurePosixPath(urllib.parse.urlsplit(url).path).name)
     name = name or last.removesuffix(".zip")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"a model cannot be called {name!r}: give --name with letters, digits and . _ + -"
+            f"a model cannot be called {name!r}: give a name (--name) of letters, digits and "
+            ". _ + -"
         )
     home = folders()[0]
     target = home / name
     if target.exists():
-        raise InputError(f"{target} exists already: give another --name, or remove it first.")
-    archive = home / f".{name}.fetching-{os.getpid()}.zip"
-    unpacked = home / f".{name}.fetching-{os.getpid()}"
-    with disk_errors(target, "none"):
-        home.mkdir(parents=True, exist_ok=True)
+        raise InputError(
+            f"{target} exists already: give another name (--name), or remove it first."
+        )
+    with new_folder(target) as unpacked:
+        archive = unpacked.with_suffix(".zip")
         try:
             got = _download(url, archive, allow_http, max_bytes)
             if got != digest:
@@ -172,16 +172,10 @@ def fetch(
                     f"{url} has the SHA-256 {got}, and {digest} was promised: it is another or a "
                     "changed file. Nothing was kept."
                 )
-            unpacked.mkdir()
             _unpack(archive, unpacked, url, max_bytes)
-            card = verify(unpacked)
-            for file in unpacked.iterdir():
-                flush(file)
-            unpacked.rename(target)
-            flush_folder(home)
         finally:
             archive.unlink(missing_ok=True)
-            shutil.rmtree(unpacked, ignore_errors=True)
+        card = verify(unpacked)
     return Model(name, target, card)
 
 
@@ -227,7 +221,7 @@ def _require_scheme(url: str, allow_http: bool) -> None:
     if parts.scheme == "http" and not allow_http:
         raise InputError(
             f"{url} is http, which anybody on the way can read and change. Use https, or state "
-            "--allow-http (the hash is checked all the same)."
+            "allow_http=True (--allow-http); the hash is checked all the same."
         )
     if parts.scheme not in ("http", "https") or not host:
         raise InputError(
@@ -263,7 +257,7 @@ def _download(url: str, to: Path, allow_http: bool, max_bytes: int) -> str:
             if max(size, expected or 0) > max_bytes:
                 raise CheckpointError(
                     f"{url} has more than {max_bytes:,} bytes. If it is meant to be so large, "
-                    "raise --max-mb. Nothing was kept."
+                    "raise max_bytes (--max-mb). Nothing was kept."
                 )
             digest.update(block)
             file.write(block)

@@ -28,6 +28,7 @@ from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.image import Preprocess
 from crosscam.methods import BackboneSettings, Method, find
 from crosscam.types import Dataset, Prior
+from crosscam.wording import did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -446,8 +447,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            near = difflib.get_close_matches(str(source), shipped(), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(str(source), shipped())
             raise RecipeError(
                 f"cannot read the recipe '{source}' ({error.__class__.__name__}).{hint} Give a "
                 f"YAML file or one of the shipped recipes: {', '.join(shipped())}."

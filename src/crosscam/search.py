@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from crosscam import viz
-from crosscam.data.listing import image_files
 from crosscam.embedder import Embedder
 from crosscam.errors import DataError
-from crosscam.image import EXTENSIONS
+from crosscam.pictures import pictures_below
 from crosscam.retrieval import top_k
 from crosscam.types import Ranking
 from crosscam.wording import counted
@@ -72,11 +71,7 @@ def search(
             raise DataError(f"no query picture at {query}: give the path of an image file.")
     if not gallery.is_dir():
         raise DataError(f"no gallery folder at {gallery}: give a folder of pictures.")
-    files = list(image_files(gallery, deep=True))
-    if not files:
-        raise DataError(
-            f"{gallery} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."
-        )
+    files = pictures_below(gallery)
     vectors = model.files([*queries, *files], progress=progress)
     q, g = vectors[: len(queries)], vectors[len(queries) :]
     k = min(top + 1, len(files))  # one more, in case the query itself is among them

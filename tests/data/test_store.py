@@ -293,7 +293,7 @@ ImageStore.build([Path(p) for p in {[str(p) for p in paths]!r}], Preprocess(size
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -9
     (left,) = cache.iterdir()
-    assert ".writing-" in left.name
+    assert left.name.endswith(".writing")
     expected = ImageStore.build(paths, PRE).images
     np.testing.assert_array_equal(on_disk(paths, cache).images, expected)
 
@@ -301,13 +301,15 @@ ImageStore.build([Path(p) for p in {[str(p) for p in paths]!r}], Preprocess(size
 def test_what_kills_left_is_removed_after_a_day(paths: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
-    old, new = cache / "aa.writing-1", cache / "bb.writing-2"
-    for file in (old, new):
+    old, older, new = cache / ".aa.u8.1.writing", cache / "aa.writing-1", cache / ".bb.u8.2.writing"
+    for file in (old, older, new):
         file.write_bytes(b"half")
     day_before = time.time() - 25 * 3600
-    os.utime(old, (day_before, day_before))
+    for file in (old, older):
+        os.utime(file, (day_before, day_before))
     on_disk(paths, cache)
     assert not old.exists()
+    assert not older.exists()
     assert new.exists()  # perhaps another process is at it
 
 

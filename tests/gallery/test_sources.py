@@ -21,27 +21,33 @@ def write(folder: Path, *names: str) -> None:
 
 def test_names_say_camera_and_frame(tmp_path: Path) -> None:
     write(tmp_path, "0002_c1s1_000451_03.jpg", "-1_c5s2_000001_00.jpg", "b/x_cam12.png",
-          "b/y_C3_1.jpg", "plain.jpg", ".hidden.jpg", ".git/z_c1.jpg")  # fmt: skip
+          "b/y_C3_1.jpg", "0000_c2s1_000001_00.jpg", "0005_c2_f0046985.jpg", "000_c4f3.jpg",
+          "frame-cam-7.001.jpg", "plain.jpg", ".hidden.jpg", ".git/z_c1.jpg")  # fmt: skip
     (tmp_path / "Thumbs.db").write_text("x")
     found = from_folder(tmp_path, people="name")
     assert [(i.picture.name, i.camera, i.frame, i.person) for i in found.items] == [
         ("-1_c5s2_000001_00.jpg", "5", "s2:000001", ""),
+        ("0000_c2s1_000001_00.jpg", "2", "s1:000001", ""),
         ("0002_c1s1_000451_03.jpg", "1", "s1:000451", "0002"),
-        ("plain.jpg", "", "", ""),
+        ("0005_c2_f0046985.jpg", "2", "", "0005"),
+        ("000_c4f3.jpg", "", "", ""),
         ("x_cam12.png", "12", "", ""),
         ("y_C3_1.jpg", "3", "", ""),
+        ("frame-cam-7.001.jpg", "7", "", ""),
+        ("plain.jpg", "", "", ""),
     ]
     assert found.notes
-    assert "1 of 5 pictures has no camera" in found.notes[0]
+    assert "2 of 9 pictures have no camera" in found.notes[0]
     given = from_folder(tmp_path, camera="gate", time=7.0, people="folder")
     assert {i.camera for i in given.items} == {"gate"}
     assert {i.time for i in given.items} == {7.0}
-    assert [i.person for i in given.items] == ["", "", "", "b", "b"]
+    assert [i.person for i in given.items if i.person] == ["b", "b"]
     assert given.notes == []
 
 
 def test_a_folder_between_person_and_picture_is_the_camera(tmp_path: Path) -> None:
-    write(tmp_path, "anna/hall/1.jpg", "anna/cam3/deep/x_c2.jpg", "bob/C_07/1.jpg",
+    write(tmp_path, "anna/hall/1.jpg", "anna/cam3/deep/x_c2.jpg", "anna/2024/c5/1.jpg",
+          "anna/2024/may/1.jpg", "anna/2024/may/x_c2.jpg", "bob/C_07/1.jpg",
           "bob/x_c2_1.jpg", "bob/plain.jpg", "flat_c4.jpg")  # fmt: skip
     found = from_folder(tmp_path, people="folder")
     assert {
@@ -50,6 +56,9 @@ def test_a_folder_between_person_and_picture_is_the_camera(tmp_path: Path) -> No
     } == {
         "anna/hall/1.jpg": ("anna", "hall"),
         "anna/cam3/deep/x_c2.jpg": ("anna", "3"),
+        "anna/2024/c5/1.jpg": ("anna", "5"),
+        "anna/2024/may/1.jpg": ("anna", "2024"),
+        "anna/2024/may/x_c2.jpg": ("anna", "2"),
         "bob/C_07/1.jpg": ("bob", "07"),
         "bob/x_c2_1.jpg": ("bob", "2"),
         "bob/plain.jpg": ("bob", ""),
@@ -57,7 +66,7 @@ def test_a_folder_between_person_and_picture_is_the_camera(tmp_path: Path) -> No
     }
     assert "(_c3 or _cam3) or as a folder (PERSON/CAMERA/PICTURE)" in found.notes[0]
     plain = from_folder(tmp_path)  # a folder may mean anything where it is not said what
-    assert [i.camera for i in plain.items if i.picture.name == "1.jpg"] == ["", ""]
+    assert [i.camera for i in plain.items if i.picture.name == "1.jpg"] == [""] * 4
     one = from_folder(tmp_path, people="folder", camera="gate")
     assert {i.camera for i in one.items} == {"gate"}
 

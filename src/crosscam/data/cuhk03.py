@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.data.findings import Count, Finding, Parsed, Row, count, finding, row
-from crosscam.data.listing import find_home, image_files
+from crosscam.data.listing import find_home
 from crosscam.errors import DataError, MissingExtraError
+from crosscam.pictures import image_files
 from crosscam.types import Dataset, Protocol, Sample
 from crosscam.wording import counted, either
 

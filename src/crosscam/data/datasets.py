@@ -29,8 +29,6 @@ from crosscam.data.cuhk03 import NEW_PROTOCOL, cuhk03
 from crosscam.data.findings import Count, Finding, Parsed, finding, inspect, row
 from crosscam.data.listing import (
     find_home,
-    image_files,
-    image_names,
     named_samples,
     read_lines,
     shuffled,
@@ -38,8 +36,9 @@ from crosscam.data.listing import (
 )
 from crosscam.data.own import from_csv, from_folder
 from crosscam.errors import DataError
+from crosscam.pictures import MARKET_NAME, image_files, image_names
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
-from crosscam.wording import counted, either
+from crosscam.wording import any_of, counted, either
 
 __all__ = ["DatasetInfo", "available", "load", "options_from_text", "parse"]
 
@@ -110,8 +109,6 @@ def available() -> list[DatasetInfo]:
 
 # --- Market-1501 and the sets laid out like it ----------------------------------------------------
 
-_MARKET_NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<cam>\d+)")
-
 _MARKET = {
     "train": Count(751, 12_936, 6),  # [readme] and counted
     "query": Count(750, 3_368, 6),  # [readme]
@@ -144,7 +141,7 @@ def _market_like(
 ) -> Parsed:
     findings: list[Finding] = []
     train, query, gallery = (
-        named_samples(home / f, _MARKET_NAME, form, findings) for f in _MARKET_FOLDERS
+        named_samples(home / f, MARKET_NAME, form, findings) for f in _MARKET_FOLDERS
     )
     return Parsed(
         Dataset(name, home, train, query, gallery, variant=variant),
@@ -198,7 +195,7 @@ def market1501(
         )
         parsed = dataclasses.replace(parsed, cameras=range(7))
     if multi_query is not None:
-        boxes = named_samples(home / "gt_bbox", _MARKET_NAME, "0001_c1s1_001051_00.jpg", findings)
+        boxes = named_samples(home / "gt_bbox", MARKET_NAME, "0001_c1s1_001051_00.jpg", findings)
         rows.append(row("gt_bbox", boxes, _MARKET["gt_bbox"], str(home / "gt_bbox")))
         asked = {(s.pid, s.camid) for s in ds.query}
         pooled = tuple(s for s in boxes if (s.pid, s.camid) in asked)
@@ -235,7 +232,7 @@ def rendered(root: Path, *, pairs: bool = False) -> Parsed:
     if pairs:
         home = find_home("rendered", root, ("pairs",), ())
         findings: list[Finding] = []
-        train = named_samples(home / "pairs", _MARKET_NAME, form, findings)
+        train = named_samples(home / "pairs", MARKET_NAME, form, findings)
         line = row("train", train, Count(), str(home / "pairs"))
         return Parsed(Dataset("rendered", home, train, variant="pairs"), (line,), tuple(findings))
     home = find_home("rendered", root, _MARKET_FOLDERS, ())
@@ -779,11 +776,7 @@ def _fits(key: str, value: Any, hint: Any) -> None:
             words.append("a number" if kind is float else f"a {kind.__name__}")
     known = [w.strip("'") for w in words if w.startswith("'")]
     hint_text = _suggest(value, known) if isinstance(value, str) else ""
-    raise DataError(f"option {key}={value!r} cannot be used.{hint_text} Needed: {_any_of(words)}.")
-
-
-def _any_of(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    raise DataError(f"option {key}={value!r} cannot be used.{hint_text} Needed: {any_of(words)}.")
 
 
 def options_from_text(name: str, pairs: Sequence[str]) -> dict[str, Any]:

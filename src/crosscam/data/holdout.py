@@ -6,8 +6,6 @@ stay unseen when choices are made on people who were kept out of the training pi
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from crosscam.data.findings import printable
-from crosscam.data.listing import require_new_list
+from crosscam.data.listing import require_new_list, write_list
 from crosscam.errors import DataError
-from crosscam.files import write_atomically
 from crosscam.types import Dataset, Sample
 from crosscam.wording import counted, either
 
@@ -95,17 +92,14 @@ def hold_out(dataset: Dataset, path: Path, *, people: int | None = None, seed: i
                 else "Keep out others."
             )
         )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "pid", *(["camid"] if cameras else []), "split"])
+    rows: list[list[str | int]] = []
     count = Counter[str]()
     for sample in samples:
         split = "train" if sample.pid not in out else "query" if sample in queries else "gallery"
         count[split] += 1
         name = _name(sample.path, path.parent)
-        writer.writerow([name, sample.pid, *([sample.camid] if cameras else []), split])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue())
+        rows.append([name, sample.pid, *([sample.camid] if cameras else []), split])
+    write_list(path, ["path", "pid", *(["camid"] if cameras else []), "split"], rows)
     return HeldOut(count["train"], len(queries), count["gallery"], len(queries) - matched)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosscam.data.listing import require_new_list
+from crosscam.data.listing import require_new_list, write_list
 from crosscam.errors import DataError
-from crosscam.files import write_atomically
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
 
 __all__ = ["COLUMNS", "join"]
@@ -51,9 +48,7 @@ def join(sets: Sequence[Dataset], path: Path, *, test: bool = True) -> dict[str,
             "join without its test pictures (--no-test) and measure with `crosscam evaluate RUN "
             "--data ...`."
         )
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[list[str | int]] = []
     numbers = _Numbers()
     count = {"train": 0, "query": 0, "gallery": 0}
     for number, dataset in enumerate(sets):
@@ -64,10 +59,8 @@ def join(sets: Sequence[Dataset], path: Path, *, test: bool = True) -> dict[str,
         label = f"{number + 1} {dataset.title}"
         for split, samples in splits.items():
             count[split] += len(samples)
-            for sample in samples:
-                writer.writerow(numbers.row(sample, split, label))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, out.getvalue())
+            rows += [numbers.row(sample, split, label) for sample in samples]
+    write_list(path, COLUMNS, rows)
     return count
 
 

@@ -1,32 +1,33 @@
-"""What lies in a folder: where a set's home is, its image files, its lists.
+"""What lies in a folder: where a set's home is, its named pictures, its lists.
 
 Everything is sorted, so that the same folder gives the same data set on every file system.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from crosscam.data.findings import Finding, finding
 from crosscam.errors import DataError
-from crosscam.image import EXTENSIONS
+from crosscam.files import write_atomically
+from crosscam.pictures import image_files
 from crosscam.types import Sample
-from crosscam.wording import counted, either
+from crosscam.wording import any_of, counted, either
 
 __all__ = [
     "find_home",
-    "image_files",
-    "image_names",
     "named_samples",
     "read_lines",
     "require_new_list",
     "shuffled",
     "split_folder",
+    "write_list",
 ]
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
@@ -42,12 +43,12 @@ def find_home(name: str, root: Path, needs: Sequence[str], wrappers: Sequence[st
     """
     if not root.exists():
         raise DataError(
-            f"{name}: there is no folder {root}. Give the folder that holds {_any(needs)}."
+            f"{name}: there is no folder {root}. Give the folder that holds {any_of(needs)}."
         )
     if not root.is_dir():
         hint = " Unpack the archive first." if root.suffix.lower() in _ARCHIVES else ""
         raise DataError(
-            f"{name}: {root} is a file, but a folder that holds {_any(needs)} is needed.{hint}"
+            f"{name}: {root} is a file, but a folder that holds {any_of(needs)} is needed.{hint}"
         )
     inner = [root / w for w in wrappers]
     inner += [root / a / b for a, b in itertools.permutations(wrappers, 2)]
@@ -62,51 +63,12 @@ def find_home(name: str, root: Path, needs: Sequence[str], wrappers: Sequence[st
         if nested
         else "Give the folder that holds them; the layout of every set is in docs/data.md."
     )
-    raise DataError(f"{name}: {root} holds {found}, but {_any(needs)} is needed. {fix}")
-
-
-def _any(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    raise DataError(f"{name}: {root} holds {found}, but {any_of(needs)} is needed. {fix}")
 
 
 def split_folder(home: Path, names: Sequence[str]) -> Path:
     """The first of ``names`` that is a folder in ``home``; the first name where none is."""
     return next((home / n for n in names if (home / n).is_dir()), home / names[0])
-
-
-def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
-    """The image files of ``folder`` (and the folders below, if ``deep``), sorted by name.
-
-    Hidden files (``._x.jpg``, ``.DS_Store``) and files that are no images (``Thumbs.db``) are
-    passed over.  A folder that does not exist has none.
-    """
-    return [folder / name for name in image_names(folder, deep=deep)]
-
-
-def image_names(folder: Path, *, deep: bool = False) -> list[str]:
-    """The names of ``image_files`` relative to ``folder``, with "/" between folders."""
-    found: list[str] = []
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        try:
-            with os.scandir(folder / prefix) as entries:
-                for e in entries:
-                    if e.name.startswith("."):
-                        continue
-                    if e.is_dir():
-                        if deep:
-                            pending.append(f"{prefix}{e.name}/")
-                    elif e.name[e.name.rfind(".") :].lower() in EXTENSIONS:
-                        found.append(prefix + e.name)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise DataError(
-                f"{folder / prefix} cannot be read ({error.strerror}). Make the folder readable "
-                "for you."
-            ) from error
-    return sorted(found)
 
 
 def named_samples(
@@ -177,3 +139,16 @@ def require_new_list(path: Path) -> None:
     if path.suffix.lower() != ".csv" or path.exists():
         what = "is there already" if path.exists() else "does not end in .csv"
         raise DataError(f"{path} {what}: give the list another name.")
+
+
+def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
+    """Write a CSV file with a header line, as the set ``csv`` reads it; its folder is made.
+
+    Raises ``DiskError`` if it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.getvalue())

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from crosscam.data.findings import Finding, Parsed, finding, row
-from crosscam.data.listing import image_files, shuffled
+from crosscam.data.listing import shuffled
 from crosscam.errors import DataError
+from crosscam.pictures import camera_number, camera_of, image_files, person_and_camera
 from crosscam.table import Table, read_header, read_table
 from crosscam.types import DISTRACTOR_PID, JUNK_PID, Dataset, Protocol, Sample
 from crosscam.wording import counted, either
@@ -33,14 +34,6 @@ _FOLDERS = {
     "query": ("query", "probe", "image_query"),
     "gallery": ("gallery", "test", "bounding_box_test", "image_test"),
 }
-# alice_c3_0007.jpg, 0002_c1s1_000451_03.jpg: a c and a number between underscores.  Spelled out,
-# between whatever is no letter or digit: cam-2.0007.jpg, frame_camera_12.png.  (Not so the c
-# alone, which stands in many a name that is made of random digits.)
-_CAMERA = re.compile(
-    r"(?:^|_)c(\d{1,4})(?:s\d+)?(?=_|$)|(?<![^\W_])cam(?:era)?[-_ ]?(\d{1,4})(?![^\W_])",
-    re.IGNORECASE,
-)
-_LABEL = re.compile(r"(?:c|cam|camera)?[ _-]?(\d+)", re.IGNORECASE)  # a camera with a number
 _CAMERA_COLUMN = re.compile(r"cam(?:era)?s?(?:[ _-]?(?:id|no|nr|number|name))?", re.IGNORECASE)
 
 
@@ -204,18 +197,13 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
         if not files:
             empty.append(person.name)
         for path in files:
-            folders = path.relative_to(person).parts[:-1]
-            camera = folders[0] if len(folders) == 1 else ""
-            # Of several folders the one named like a camera, as c1 in alice/2024/c1/1.jpg.
-            camera = camera or next((f for f in folders if _CAMERA.fullmatch(f)), "")
-            camera = camera or _camera_in(path.stem) or next(iter(folders), "")
-            add(path, person.name, camera)
+            add(path, person.name, camera_of(path.stem, path.relative_to(person).parts[:-1]))
     flat = image_files(base)
     unknown: list[str] = []
     for path in flat:
-        m = _CAMERA.search(path.stem)
-        if split and m is not None and m.start() > 0:
-            add(path, path.stem[: m.start()].rstrip("_-. "), m[1] or m[2])
+        who, camera = person_and_camera(path.stem)
+        if split and who:
+            add(path, who, camera)
         else:
             unknown.append(path.name)
     if unknown:
@@ -244,11 +232,6 @@ def _person_folders(root: Path, base: Path, split: str, findings: list[Finding])
             )
         )
     return entries
-
-
-def _camera_in(stem: str) -> str:
-    m = _CAMERA.search(stem)
-    return m[1] or m[2] if m else ""
 
 
 def _csv_file(root: Path) -> Path:
@@ -423,8 +406,7 @@ def _camera_numbers(entries: Sequence[_Entry], findings: list[Finding]) -> list[
             )
         )
     labels = sorted({e.camera for e in named})
-    digits = {x: _LABEL.fullmatch(x) for x in labels}
-    numbers = {x: int(m[1]) for x, m in digits.items() if m}
+    numbers = {x: int(digits) for x in labels if (digits := camera_number(x))}
     if len(numbers) < len(labels):
         numbers = {x: i for i, x in enumerate(labels, start=1)}
     return [numbers.get(e.camera, 0) for e in entries]

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 
 from crosscam.errors import DataError, ImageError
-from crosscam.files import disk_errors, flush
+from crosscam.files import disk_errors, replacing
 from crosscam.image import Preprocess
+from crosscam.processors import cores
 from crosscam.types import Sample
 from crosscam.wording import counted, first_lines
 
@@ -66,7 +67,7 @@ class ImageStore:
                 again by the paths, sizes and times of its pictures and by ``preprocess``.
             cache_dir: folder of that file, which takes as many bytes as the pictures; None
                 keeps everything in memory.
-            workers: decoding threads; None takes the number of processors, at most 8.
+            workers: decoding threads; None takes one a processor that may be used, at most 8.
             progress: show a progress bar on a terminal.
 
         Raises:
@@ -119,7 +120,7 @@ def _decode_all(
                 failures.append(str(error))
 
     with (
-        ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(workers or min(8, cores())) as pool,
         _progress(progress, len(paths)) as advance,
     ):
         for start in range(0, len(paths), _AHEAD):
@@ -143,22 +144,17 @@ def _write_cache(
     workers: int | None,
     progress: bool,
 ) -> None:
-    """Fill a file of another name and rename it, so that a cache is complete or not there."""
-    temporary = file.with_name(f"{file.stem}.writing-{os.getpid()}")
+    """Fill the file ``file``, which is complete or not there."""
     with disk_errors(file, "none"):
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(file.parent)
-        try:
-            with temporary.open("wb") as handle:
-                _allocate(handle, size)
-            images = np.memmap(temporary, np.uint8, "r+", shape=shape)
-            _decode_all(paths, preprocess, images, workers, progress)
-            images.flush()
-            del images
-            flush(temporary)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(file, "none") as temporary:
+        with temporary.open("wb") as handle:
+            _allocate(handle, size)
+        images = np.memmap(temporary, np.uint8, "r+", shape=shape)
+        _decode_all(paths, preprocess, images, workers, progress)
+        images.flush()
+        del images
 
 
 def _allocate(handle: BinaryIO, size: int) -> None:
@@ -176,7 +172,7 @@ def _allocate(handle: BinaryIO, size: int) -> None:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what a killed process left; nobody decodes for a day."""
-    for left in folder.glob("*.writing-*"):
+    for left in folder.glob("*.writing*"):  # .NAME.writing, and NAME.writing-PID of older versions
         try:
             if time.time() - left.stat().st_mtime > _DAY:
                 left.unlink()

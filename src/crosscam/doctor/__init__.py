@@ -29,6 +29,7 @@ from crosscam.doctor import weights as layers
 from crosscam.doctor.feeding import Feeder, feeder, resized
 from crosscam.doctor.pictures import Crops, of_folder, rendered
 from crosscam.encoder import Encoder
+from crosscam.encoder.runtimes import installed, of_unit_length
 from crosscam.errors import CheckpointError, InputError
 from crosscam.files import sha256
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -185,7 +186,7 @@ class _Patient:
 
     def units(self) -> Vectors:
         """The vectors, of unit length whether or not the encoder made them so."""
-        return _units(self.vectors)
+        return of_unit_length(self.vectors)
 
     def others(self) -> npt.NDArray[np.float64]:
         """Cosines of all pairs of pictures of different people (as far as that is known)."""
@@ -194,11 +195,6 @@ class _Patient:
         people = self.crops.people
         different = (people[:, None] != people[None]) | (people[:, None] < 0)
         return np.asarray(cosines[np.triu(different, 1)])
-
-
-def _units(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
 # --- is it whole? ---------------------------------------------------------------------------------
@@ -357,7 +353,7 @@ def _kept(p: _Patient) -> Iterator[Finding]:
         )  # fmt: skip
         return
     apart, native = {}, {}
-    for runtime in _runtimes(p):
+    for runtime in installed(p.card.format):
         encoder = Encoder.load(p.folder, runtime=runtime, device="cpu")
         apart[runtime] = _apart(encoder(known.pictures), known.vectors)
         if p.card.precision == "fp16":
@@ -380,11 +376,6 @@ def _kept(p: _Patient) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding(name, "OK", measured, "")
-
-
-def _runtimes(p: _Patient) -> list[Any]:
-    able = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
-    return [name for name in able[p.card.format] if find_spec(name) is not None]
 
 
 def _skew(p: _Patient) -> Iterator[Finding]:
@@ -487,7 +478,7 @@ def _small_changes(p: _Patient) -> Iterator[Finding]:
     others = float(np.median(np.sqrt(np.maximum(2 - 2 * p.others(), 0))))
     ratios = {}
     for change, changed in _changed(pictures).items():
-        moved = np.linalg.norm(_units(p.run_on(changed)) - units, axis=1)
+        moved = np.linalg.norm(of_unit_length(p.run_on(changed)) - units, axis=1)
         ratios[change] = float(np.median(moved)) / max(others, 1e-12)
     measured = "moved by " + ", ".join(f"{k} {v:.2f}" for k, v in ratios.items())
     measured += " of the distance between people"
@@ -554,7 +545,7 @@ def _precision(vectors: Vectors, crops: Crops) -> dict[int, float]:
     """
     known = crops.people >= 0
     people, cameras = crops.people[known], crops.cameras[known]
-    units = _units(vectors[known])
+    units = of_unit_length(vectors[known])
     result = evaluate(units, people, cameras, units, people, cameras).per_query
     return {
         int(person): float(result.ap[result.valid & (people == person)].mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib import resources
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crosscam.data.listing import image_files
 from crosscam.errors import DataError
 from crosscam.image import decode
+from crosscam.pictures import MARKET_NAME, image_files
 from crosscam.wording import counted
 
 __all__ = ["Crops", "of_folder", "rendered"]
@@ -24,7 +23,6 @@ LEAST = 17
 """Pictures that the checks need: the largest batch they try."""
 
 _PEOPLE, _EACH, _UNKNOWN = 40, 4, 96  # of a folder, at most
-_NAME = re.compile(r"(?P<person>-1|\d+)_c(?P<camera>\d+)")
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,9 @@ def _known(folder: Path, files: list[Path]) -> dict[Path, tuple[int, int]]:
     """Person and camera of the files that tell them."""
     found = {}
     for file in files:
-        match = _NAME.match(file.name)
-        if match and int(match["person"]) > 0:  # -1 is junk and 0 a distractor
-            found[file] = (int(match["person"]), int(match["camera"]))
+        match = MARKET_NAME.match(file.name)
+        if match and int(match["pid"]) > 0:  # -1 is junk and 0 a distractor
+            found[file] = (int(match["pid"]), int(match["cam"]))
     if found:
         return found
     inside = [f.relative_to(folder).parts for f in files]

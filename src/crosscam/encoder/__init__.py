@@ -30,7 +30,6 @@ from crosscam.encoder.runtimes import (
     Runtime,
     Vectors,
     choose,
-    cores,
     open_runtime,
     require_native,
     torch_runtime,
@@ -38,6 +37,7 @@ from crosscam.encoder.runtimes import (
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
 from crosscam.image import Preprocess
 from crosscam.models import resolve
+from crosscam.processors import cores
 from crosscam.wording import counted, first_lines
 
 if TYPE_CHECKING:

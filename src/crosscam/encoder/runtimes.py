@@ -5,15 +5,13 @@ Each is imported only when it is used, so that an ONNX or OpenVINO encoder needs
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +19,26 @@ import numpy.typing as npt
 from crosscam.card import FILES, Card
 from crosscam.errors import CheckpointError, InputError, MissingExtraError
 from crosscam.optional import import_onnxruntime, import_openvino
+from crosscam.processors import cores
 
-__all__ = ["Runtime", "cores", "open_runtime", "require_native", "torch_runtime"]
+__all__ = [
+    "Runtime",
+    "installed",
+    "of_unit_length",
+    "open_runtime",
+    "require_native",
+    "torch_runtime",
+]
 
 Pictures = npt.NDArray[np.uint8]  # [N, H, W, 3], RGB, resized
 Vectors = npt.NDArray[np.float32]  # [N, D]
+Name = Literal["openvino", "onnxruntime", "torch"]
+
+_ABLE: dict[str, tuple[Name, ...]] = {  # to run a format, the quickest on a CPU first
+    "onnx": ("openvino", "onnxruntime"),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
+}
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,6 @@ class Runtime:
         return self.function(pictures)
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    with contextlib.suppress(AttributeError):  # not on every system
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 def choose(format: str, runtime: str, device: str) -> str:
     """The runtime for an encoder: the quickest that is installed, unless one is asked for.
 
@@ -71,8 +77,7 @@ def choose(format: str, runtime: str, device: str) -> str:
         InputError: the runtime that is asked for cannot run this format.
         MissingExtraError: none that can is installed.
     """
-    able = {"onnx": ("openvino", "onnxruntime"), "openvino": ("openvino",), "torch": ("torch",)}
-    order = able[format]
+    order: tuple[str, ...] = _ABLE[format]
     if format == "onnx" and device.startswith("cuda"):
         order = ("onnxruntime",)
     if runtime != "auto":
@@ -89,6 +94,17 @@ def choose(format: str, runtime: str, device: str) -> str:
         f"{_article(format)} encoder needs {' or '.join(order)}: "
         + ("pip install torch" if order == ("torch",) else "pip install 'crosscam[serve]'")
     )
+
+
+def installed(format: str) -> list[Name]:
+    """The runtimes here that can run an encoder of this format on a CPU."""
+    return [name for name in _ABLE[format] if find_spec(name) is not None]
+
+
+def of_unit_length(vectors: Vectors) -> Vectors:
+    """Each of the vectors [N, D] over its length; one of zeros stays."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
 def require_native(card: Card) -> None:

@@ -227,7 +227,7 @@ def _run_add(options: argparse.Namespace) -> int:
 
 def _source(path: Path, options: argparse.Namespace) -> tuple[str, list[Path]]:
     from crosscam.gallery.video import VIDEO_EXTENSIONS
-    from crosscam.image import EXTENSIONS
+    from crosscam.pictures import EXTENSIONS
 
     suffix = path.suffix.lower()
     if path.is_dir():

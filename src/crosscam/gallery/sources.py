@@ -1,8 +1,9 @@
 """What can be added to a gallery: a folder of crops, or a list in a CSV file.
 
 File names say where and when a picture was taken if they look like Market-1501's
-(``0002_c1s1_000451_03.jpg``: camera 1, sequence 1, frame 451) or carry ``_c3`` or ``_cam3``.
-Where folders are people, a folder between a person's and the picture is the camera.
+(``0002_c1s1_000451_03.jpg``: camera 1, sequence 1, frame 451) or carry a camera like ``_c3`` or
+``cam-3`` (:mod:`crosscam.pictures`).  Where folders are people, a folder between a person's and
+the picture is the camera.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
@@ -20,7 +20,7 @@ from typing import Literal
 from crosscam.errors import DataError, InputError
 from crosscam.gallery.gallery import Item
 from crosscam.gallery.sighting import parse_time, printable
-from crosscam.image import EXTENSIONS
+from crosscam.pictures import MARKET_NAME, camera_number, camera_of, pictures_below
 from crosscam.table import Table, read_table
 from crosscam.wording import counted, either
 
@@ -30,11 +30,6 @@ People = Literal["none", "folder", "name"]
 
 COLUMNS = ("path", "camera", "time", "frame", "track", "box", "quality", "person")
 """Columns of a CSV file; only ``path`` is required."""
-
-_MARKET = re.compile(r"^(?P<pid>-?\d+)_c(?P<cam>\d+)s(?P<seq>\d+)_(?P<frame>\d+)(?:_\d+)?$")
-_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d{1,4})(?:s\d+)?(?=_|$)", re.IGNORECASE)
-_NUMBERED = re.compile(r"(?:c|cam|camera)?[ _-]?(\d+)", re.IGNORECASE)
-_NOBODY = ("-1", "0")  # junk and distractors of Market-1501
 
 
 @dataclass(frozen=True)
@@ -53,31 +48,19 @@ def from_folder(
     Args:
         root: the folder; hidden files and folders are passed over.
         camera: of all pictures; "" reads it from their names, and with ``people="folder"`` from the
-            folder right below a person's if there is one: ``anna/hall/1.jpg``, ``anna/cam3/1.jpg``
-            (camera 3, as in names of files).
+            folder below a person's if there is one: ``anna/hall/1.jpg``, ``anna/cam3/1.jpg``
+            (camera 3, as in names of files); of several, from the one named like a camera.
         time: of all pictures, in seconds since 1970 UTC.
         people: "folder" names a person by the folder right below ``root``, "name" by the number
-            that a Market-1501 name begins with.
+            that a Market-1501 name begins with (``0002_c1``), unless it is -1 or 0.
 
     Raises:
-        DataError: no such folder, or no pictures in it.
+        DataError: no such folder, one below it that cannot be read, or no pictures in it.
     """
     if not root.is_dir():
         kind = "a file" if root.exists() else "not there"
         raise DataError(f"{root} is {kind}: give a folder of pictures.")
-    found: list[Path] = []
-    for base, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [
-            Path(base, f)
-            for f in sorted(files)
-            if not f.startswith(".") and Path(f).suffix.lower() in EXTENSIONS
-        ]
-    if not found:
-        raise DataError(
-            f"{root} has no pictures ({', '.join(sorted(EXTENSIONS))}): give another folder."
-        )
-    return from_files(found, root=root, camera=camera, time=time, people=people)
+    return from_files(pictures_below(root), root=root, camera=camera, time=time, people=people)
 
 
 def from_files(
@@ -92,24 +75,22 @@ def from_files(
     items, unnamed = [], 0
     for path in paths:
         stem = _text(path.stem)
-        market = _MARKET.match(stem)
-        tagged = _CAMERA.search(stem)
-        person = place = ""
+        market = MARKET_NAME.match(stem)
+        person, folders = "", []
         if people == "folder" and root is not None:
-            person, place = (*map(_text, path.relative_to(root).parts[:-1]), "", "")[:2]
-        elif people == "name" and market and market["pid"] not in _NOBODY:
+            person, *folders = [*map(_text, path.relative_to(root).parts[:-1])] or [""]
+        own = camera_of(stem, folders)
+        own = camera_number(own) or own
+        # 000_c4f3 is no name of a person and a camera; -1 is junk, 0 a distractor.
+        if people == "name" and own and market and int(market["pid"]) > 0:
             person = market["pid"]
-        own = market["cam"] if market else tagged[1] if tagged else ""
-        if place:
-            numbered = _NUMBERED.fullmatch(place)
-            own = numbered[1] if numbered else place
         unnamed += not (camera or own)
         try:
             item = Item(
                 path,
                 camera=camera or own,
                 time=time,
-                frame=f"s{market['seq']}:{market['frame']}" if market else "",
+                frame=f"s{market['seq']}:{market['frame']}" if market and market["frame"] else "",
                 person=person,
             )
         except InputError as error:

@@ -11,7 +11,6 @@ interrupted video can be added again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.errors import DataError, InputError, MissingExtraError
+from crosscam.files import sha256
 from crosscam.gallery.gallery import Item
 from crosscam.image import IMAGENET_MEAN, IMAGENET_STD, resize
 from crosscam.optional import import_onnxruntime
@@ -164,7 +164,9 @@ def from_video(
         tracker: what follows people; ByteTrack by default.
         progress: called with the seconds of video just done.
     """
-    key = _hash(path)
+    if not path.is_file():
+        raise DataError(f"no video at {path}: check the path.")
+    key = sha256(path)[:12]
     tracker = tracker or ByteTrack(1 / sampling.every)
     open_tracks: dict[int, _Track] = {}
     before = 0.0
@@ -601,14 +603,3 @@ def _av() -> Any:
     except ImportError as error:
         raise MissingExtraError("videos need PyAV: pip install 'crosscam[video]'.") from error
     return av
-
-
-def _hash(path: Path) -> str:
-    """First 12 hex digits of the SHA-256 of a video's bytes."""
-    if not path.is_file():
-        raise DataError(f"no video at {path}: check the path.")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]

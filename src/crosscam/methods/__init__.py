@@ -9,7 +9,6 @@ then trains, evaluates and searches like the rest.  ``find("mpn+texture")`` is M
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import math
@@ -30,6 +29,7 @@ from crosscam.nn import backbones
 from crosscam.nn.msgr import GradientRegularizer
 from crosscam.nn.stages import Backbone
 from crosscam.types import Batch, Prior
+from crosscam.wording import did_you_mean
 
 __all__ = [
     "Adam",
@@ -266,11 +266,9 @@ def find(name: str) -> type[Method]:
     elif name in available():
         module = importlib.import_module(f"{__name__}.{name}")
     else:
-        near = difflib.get_close_matches(name, available(), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise RecipeError(
-            f"unknown method '{name}'.{hint} Known: {', '.join(available())}; "
-            "or give the path of a .py file with a method of your own."
+            f"unknown method '{name}'.{did_you_mean(name, available())} Known: "
+            f"{', '.join(available())}; or give the path of a .py file with a method of your own."
         )
     found = [
         value

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +33,7 @@ from crosscam.nn.attention import ChannelGate, SpatialMap, attend
 from crosscam.nn.stages import Backbone
 from crosscam.nn.texture_decoder import Decoded, TextureDecoder, texture_loss
 from crosscam.types import Batch, Prior
+from crosscam.wording import did_you_mean
 
 Losses = Callable[[Batch], dict[str, Tensor]]
 
@@ -190,11 +190,9 @@ def compose(base: type[Method], names: Sequence[str]) -> type[Method]:
     """
     for name in names:
         if name not in TEACHERS:
-            near = difflib.get_close_matches(name, TEACHERS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
             raise RecipeError(
-                f"there is no teacher '{name}'.{hint} Known: {', '.join(TEACHERS)}. Write "
-                "method=mpn+texture, for example."
+                f"there is no teacher '{name}'.{did_you_mean(name, TEACHERS)} Known: "
+                f"{', '.join(TEACHERS)}. Write method=mpn+texture, for example."
             )
     if len(set(names)) < len(names):
         raise RecipeError(f"a teacher can be named once, got {'+'.join(names)}.")

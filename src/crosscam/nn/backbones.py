@@ -11,7 +11,6 @@ with respect to them, twice if need be.
 
 from __future__ import annotations
 
-import difflib
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +21,7 @@ from crosscam.errors import CheckpointError, InputError, MissingExtraError, Reci
 from crosscam.nn import osnet, resnet
 from crosscam.nn import pretrained as weights
 from crosscam.nn.stages import Backbone
-from crosscam.wording import counted, either
+from crosscam.wording import counted, did_you_mean, either
 
 __all__ = ["Backbone", "available", "build"]
 
@@ -87,10 +86,10 @@ def build(
             raise RecipeError(f"{name} has one stem: leave stem=standard.")
         net = osnet.OSNet(name, ibn=ibn, width=width, embedding=embedding)
     else:
-        near = difflib.get_close_matches(name, available(), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        known = available()
         raise RecipeError(
-            f"unknown backbone '{name}'.{hint} Known: {', '.join(available())}, timm:NAME."
+            f"unknown backbone '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}, "
+            "timm:NAME."
         )
     if pretrained is not None:
         net.report = weights.load(net, pretrained)
@@ -110,8 +109,7 @@ class TimmBackbone(Backbone):
         self.name = name
         timm = _import_timm()
         if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=1)
-            hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+            hint = did_you_mean(name, timm.list_models(), "timm:")
             raise RecipeError(f"timm {timm.__version__} has no network '{name}'.{hint}")
         options: dict[str, Any] = {"features_only": True}
         net = _create(timm, name, options)

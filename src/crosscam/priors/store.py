@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from crosscam import __version__
 from crosscam.errors import DataError
-from crosscam.files import disk_errors, flush, write_atomically
+from crosscam.files import disk_errors, replacing, write_atomically
 from crosscam.types import Prior, Sample
 from crosscam.wording import either
 
@@ -175,18 +174,13 @@ def write(folder: Path, plan: Plan, blocks: Iterable[npt.NDArray[Any]]) -> Prior
             return open_set(about_path)
     stem = f"{plan.stem}.{plan.version}"
     values = folder / f"{stem}.npy"
-    temporary = folder / f".{stem}.{os.getpid()}.writing"
     last = "the set that was there" if about_path.exists() else "none"
     with disk_errors(values, last):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            count = _append(temporary, plan, blocks)
-            if count != plan.count:
-                raise DataError(f"{plan.stem} needs {plan.count} rows, its producer made {count}.")
-            flush(temporary)
-            temporary.replace(values)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(values, last) as temporary:
+        count = _append(temporary, plan, blocks)
+        if count != plan.count:
+            raise DataError(f"{plan.stem} needs {plan.count} rows, its producer made {count}.")
     rows = plan.rows if plan.rows is not None else range(len(plan.pictures))
     listed = "".join(f"{row} {name}\n" for row, name in zip(rows, plan.pictures, strict=True))
     write_atomically(folder / f"{stem}.txt", listed)

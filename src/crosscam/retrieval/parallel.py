@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from crosscam.errors import InputError
+from crosscam.processors import cores
 
 __all__ = ["run_tasks", "thread_count"]
 
@@ -29,10 +29,7 @@ _limiter: Any = None
 def thread_count(threads: int | None) -> int:
     """``threads``, or the number of processors this process may use."""
     if threads is None:
-        try:
-            return len(os.sched_getaffinity(0))
-        except AttributeError:  # not on every platform
-            return os.cpu_count() or 1
+        return cores()
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads must be a whole number of at least 1 or None, got {threads!r}.")
     return threads
