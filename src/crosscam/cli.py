@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import itertools
 import json
 import os
@@ -16,7 +15,8 @@ from typing import Any
 
 import crosscam
 from crosscam.errors import CrosscamError, InputError, RecipeError
-from crosscam.wording import counted
+from crosscam.processors import cores
+from crosscam.wording import counted, did_you_mean
 
 __all__ = ["SPIN", "main", "told"]
 
@@ -587,8 +587,7 @@ def _describe(options: argparse.Namespace) -> int:
     source, settings = _described(options.method)
     if source is None and not settings:
         known = methods.available()
-        near = difflib.get_close_matches(options.method, [*known, *shipped()], n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(options.method, [*known, *shipped()])
         raise RecipeError(
             f"'{options.method}' is neither a method nor a recipe.{hint} Methods: "
             f"{', '.join(known)}; recipes: {', '.join(shipped())}; or give a .py file of yours, or "
@@ -722,7 +721,7 @@ def _synth(options: argparse.Namespace) -> int:
         shots=options.shots,
         preset=options.preset,
         seed=options.seed,
-        workers=options.workers or os.cpu_count() or 1,
+        workers=options.workers or cores(),
         pairs=options.pairs,
         families=options.families,
         train_share=options.train_share,

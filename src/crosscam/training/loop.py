@@ -31,7 +31,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from crosscam.data import datasets
 from crosscam.data.loader import TrainLoader
 from crosscam.data.samplers import Sampler, make_sampler
 from crosscam.data.store import ImageStore
@@ -310,9 +309,7 @@ class Training:
         self.me, self.world, self.device = me, world, device
 
         # --- data -----------------------------------------------------------------------------
-        self.dataset = datasets.load(
-            recipe.data.name, recipe.data.root, partial=recipe.data.partial, **recipe.data.options
-        )
+        self.dataset = recipe.data.load()
         samples = self.dataset.require_train()
         if evaluated and recipe.engine.evaluate_every:
             self.dataset.require_test()  # better now than after an epoch
