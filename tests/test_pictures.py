@@ -117,5 +117,4 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "here" / "link").symlink_to(tmp_path / "there")
     assert image_names(tmp_path / "here", deep=True) == ["link/1.jpg"]
     (tmp_path / "there" / "back").symlink_to(tmp_path / "there")
-    with pytest.raises(DataError, match="cannot be read"):
-        image_files(tmp_path / "here", deep=True)
+    assert image_names(tmp_path / "here", deep=True) == ["link/1.jpg"]

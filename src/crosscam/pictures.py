@@ -55,19 +55,26 @@ def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
 
 
 def image_names(folder: Path, *, deep: bool = False) -> list[str]:
-    """The names of ``image_files`` relative to ``folder``, with "/" between folders."""
+    """The names of ``image_files`` relative to ``folder``, with "/" between folders.
+
+    Links to folders are followed, but not to one that they are in.
+    """
     found: list[str] = []
-    pending = [""]
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
-        prefix = pending.pop()
+        prefix, around = pending.pop()
         try:
+            here = os.stat(folder / prefix)
+            if (here.st_dev, here.st_ino) in around:
+                continue
+            within = around | {(here.st_dev, here.st_ino)}
             with os.scandir(folder / prefix) as entries:
                 for e in entries:
                     if e.name.startswith("."):
                         continue
                     if e.is_dir():
                         if deep:
-                            pending.append(f"{prefix}{e.name}/")
+                            pending.append((f"{prefix}{e.name}/", within))
                     elif e.name[e.name.rfind(".") :].lower() in EXTENSIONS:
                         found.append(prefix + e.name)
         except FileNotFoundError:
