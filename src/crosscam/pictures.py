@@ -64,7 +64,7 @@ def image_names(folder: Path, *, deep: bool = False) -> list[str]:
     while pending:
         prefix, around = pending.pop()
         try:
-            here = os.stat(folder / prefix)
+            here = (folder / prefix).stat()
             if (here.st_dev, here.st_ino) in around:
                 continue
             within = around | {(here.st_dev, here.st_ino)}
