@@ -149,6 +149,27 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     assert found.card["license"] == "MIT"
 
 
+@pytest.mark.parametrize("core", ["core", "_core"])
+def test_numbers_of_numpy_beside_the_weights_are_read(core: str, tmp_path: Path) -> None:
+    """torchreid's own checkpoints hold rank-1 as NumPy's, whichever version wrote them."""
+    state = resnet18("base.") | {"classifier.weight": torch.randn(9, 512)}
+    path = tmp_path / "w.pth.tar"
+    figures = {"rank1": np.float32(0.5), "mAP": np.float64(0.25), "epoch": np.int64(3)}
+    torch.save({"state_dict": state, **figures}, path, _use_new_zipfile_serialization=False)
+    # As the other version of NumPy calls it; a name that is pickled by its length stays in step.
+    here = np.float64(0).__reduce__()[0].__module__.encode()
+    text = path.read_bytes().replace(here, f"numpy.{core}.multiarray".encode())
+    path.write_bytes(text)
+    assert f"numpy.{core}.multiarray".encode() in text
+    assert convert(path, tmp_path / "run").toolkit == "strong-baseline"
+
+
+def test_onnx_is_sent_to_the_command_that_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(CheckpointError, match="crosscam wrap"):
+        convert(tmp_path / "model.onnx", tmp_path / "run")
+
+
 class _Object:
     """Something that a pickle would have to run code for."""
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -136,6 +137,10 @@ def convert(
 def _read(file: Path) -> State:
     if not file.is_file():
         raise CheckpointError(f"no weights at {file}: give the path of a file.")
+    if file.suffix == ".onnx":
+        raise CheckpointError(
+            f"{file} is a network in ONNX, not weights: make an encoder of it with crosscam wrap."
+        )
     if file.suffix == ".safetensors":
         try:
             return _unwrapped(load_file(file), file)
@@ -144,7 +149,8 @@ def _read(file: Path) -> State:
                 f"{file} cannot be read as safetensors ({error}). Get it again."
             ) from error
     try:
-        tree = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numbers()):
+            tree = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest advises to switch it off
         raise CheckpointError(
@@ -159,6 +165,17 @@ def _read(file: Path) -> State:
             "Get it again."
         ) from error
     return _unwrapped(tree, file)
+
+
+def _numbers() -> list[Any]:
+    """What a NumPy number is read by, which runs nothing of the file: torchreid keeps rank-1 so.
+
+    Under the names of NumPy 1 and 2, whichever wrote the file.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    return [np.dtype, *sorted(kinds, key=str), *((scalar, name) for name in names)]
 
 
 def _unwrapped(tree: Any, file: Path) -> State:
