@@ -32,7 +32,7 @@ from crosscam.methods import BackboneSettings
 from crosscam.methods.msfl import MSFL
 from crosscam.recipe import MethodSettings, parse
 from crosscam.training import checkpoint, loop
-from crosscam.training.advice import collapsing, comparing_nothing, idle
+from crosscam.training.advice import collapsing, comparing_nothing, idle, rising
 from crosscam.training.passes import Recorded
 from crosscam.types import Batch, Sample
 
@@ -128,6 +128,21 @@ def test_settings_of_a_regularizer_that_is_off_are_warned_of(setting: str) -> No
     assert idle(parse(None, ["method=mpn"])) == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["schedule.epochs=3", "schedule.warmup_epochs=4"], True),
+        (["schedule.epochs=4", "schedule.warmup_epochs=4"], True),
+        (["schedule.epochs=5", "schedule.warmup_epochs=4"], False),
+        (["schedule.epochs=3", "schedule.warmup_epochs=4", "schedule.warmup=none"], False),
+    ],
+)
+def test_a_learning_rate_that_never_arrives_is_warned_of(settings: list[str], told: bool) -> None:
+    said = rising(parse(None, settings))
+    assert ("schedule.warmup_epochs=4" in said and "never arrives" in said) == told
+    assert bool(said) == told
+
+
 def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
     recipe = parse(None, ["method.backbone.name=resnet18", "method.backbone.width=0.125"])
     built = recipe.method.build(8)
@@ -139,7 +154,7 @@ def test_a_triplet_of_ones_own_that_is_no_number_is_none() -> None:
 def test_the_warning_comes_once(
     toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = toy_recipe(toys, "schedule.epochs=1")
+    recipe = toy_recipe(toys, "schedule.epochs=1", "schedule.warmup=none")
     run = loop.train(recipe, tmp_path / "run", progress=False)
     said = capsys.readouterr().err.splitlines()
     assert [line.startswith("crosscam: warning: a triplet on plain") for line in said] == [True]

@@ -20,7 +20,12 @@ def warn(advice: str) -> None:
 
 def advise(method: Method, recipe: Recipe, num_classes: int) -> None:
     """Warn of settings that are allowed and hardly meant."""
-    found = collapsing(method, recipe), comparing_nothing(recipe, num_classes), idle(recipe)
+    found = (
+        collapsing(method, recipe),
+        comparing_nothing(recipe, num_classes),
+        idle(recipe),
+        rising(recipe),
+    )
     for advice in filter(None, found):
         warn(advice)
 
@@ -107,4 +112,16 @@ def idle(recipe: Recipe) -> str:
     return (
         f"{', '.join(f'method.{name}' for name in said)}: nothing is regularized while method.msgr "
         "is 0. Its paper's weight is method.msgr=0.01."
+    )
+
+
+def rising(recipe: Recipe) -> str:
+    """What to do where the learning rate rises until the end; else ""."""
+    schedule = recipe.schedule
+    if schedule.warmup == "none" or schedule.warmup_epochs < schedule.epochs:
+        return ""
+    return (
+        f"the learning rate rises for schedule.warmup_epochs={schedule.warmup_epochs:g} epochs, as "
+        f"long as the training or longer (schedule.epochs={schedule.epochs}), and never arrives. "
+        f"Set schedule.warmup_epochs={schedule.epochs / 12:.2g}, or schedule.warmup=none."
     )
