@@ -262,6 +262,32 @@ def test_a_filter_that_fits_nothing_is_explained(
     assert "note: no sighting" not in call(capsys, *ask, "--camera", "1", "7")  # something fits
 
 
+def test_the_cameras_of_query_pictures_are_left_out_or_it_is_said(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    for old, new in (("0_c1_0", "copy"), ("0_c2_1", "b_c1")):
+        Path(f"{new}.jpg").write_bytes(Path(f"crops/{old}.jpg").read_bytes())
+    for name in ("strange", "seen_c1"):
+        Image.fromarray(toy.person(0, 9, 9)).save(f"{name}.png")
+
+    def ask(*words: str) -> tuple[set[str], str]:
+        found = values(capsys, "search", *words, "--exclude-own-cameras", *g)
+        return {r["camera"] for r in found["results"]}, " ".join(found["notes"])
+
+    assert ask("seen_c1.png") == ({"2"}, "")  # by its name
+    assert ask("copy.jpg") == ({"2"}, "")  # by its bytes
+    assert ask("b_c1.jpg")[0] == {"1"}  # bytes before names
+    assert ask("seen_c1.png", "--query-camera", "2") == ({"1"}, "")
+    cameras, note = ask("strange.png")
+    assert cameras == {"1", "2"}
+    assert "camera of the query is not known, so that none was left out" in note
+    cameras, note = ask("strange.png", "seen_c1.png")
+    assert cameras == {"2"}
+    assert "the camera of 1 of 2 query pictures is not known, so that it was not" in note
+
+
 def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
     from onnx import helper
 

@@ -102,6 +102,8 @@ def test_search_filters(running: Running, viewer: Caller) -> None:
         data={"sightings": [running.id_of(4, 1)], "top": 3, "exclude_own_cameras": True},
     ).json()["results"]
     assert "1" not in {r["camera"] for r in by_id}
+    uploaded = viewer.search(2, exclude_own_cameras=True).json()
+    assert "the camera of the query is not known" in uploaded["notes"][-1]
 
 
 def known_people() -> Trials:

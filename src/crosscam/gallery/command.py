@@ -137,8 +137,10 @@ def _search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--after", metavar="TIME")
     search.add_argument("--before", metavar="TIME")
     search.add_argument("--query-camera", nargs="+", default=[], metavar="CAMERA",
-                        help="where the query pictures come from")  # fmt: skip
-    search.add_argument("--exclude-own-cameras", action="store_true")
+                        help="where the query pictures come from (default: read from "
+                        "their names, where cameras matter)")  # fmt: skip
+    search.add_argument("--exclude-own-cameras", action="store_true",
+                        help="leave out the cameras of the query")  # fmt: skip
     search.add_argument("--group", choices=("track", "person"))
     search.add_argument("--once-per-frame", action="store_true",
                         help="nobody is twice in one frame")  # fmt: skip

@@ -479,6 +479,14 @@ class Gallery:
     def _alike(self, key: str, name: str) -> list[str]:
         return [n for n in self.points.values(key, Where()) if tidy(n) == tidy(name)]
 
+    def showing(self, picture: Path | str | bytes) -> list[Sighting]:
+        """The sightings whose picture has these very bytes.
+
+        Raises:
+            ImageError: no picture.
+        """
+        return list(self.find(Where(pictures=(picture_name(_bytes(picture)),))))
+
     def picture(self, sighting: Sighting) -> Path | None:
         """The picture file of a sighting; None where it was added as a vector."""
         return self.pictures.path(sighting.picture) if sighting.picture else None
