@@ -262,6 +262,21 @@ def test_a_filter_that_fits_nothing_is_explained(
     assert "note: no sighting" not in call(capsys, *ask, "--camera", "1", "7")  # something fits
 
 
+def test_nothing_is_left_of_a_gallery_that_nothing_was_added_to(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    Path("broken_c1.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    Path("l.csv").write_text("path,camid\ncrops/0_c1_0.jpg,1\n")
+    for source in ("empty", "l.csv", "broken_c1.jpg"):
+        call(capsys, "add", source, "--gallery", "g", "--model", "other", status=1)
+        assert not list(Path().glob("g/[!l]*"))  # at most the lock
+        assert "is not a gallery" in call(capsys, "stats", "--gallery", "g", status=1)
+    call(capsys, "add", "crops", "--gallery", "g", "--model", "m")  # of no other model
+    call(capsys, "add", "broken_c1.jpg", "--gallery", "g", "--model", "m", status=1)
+    assert values(capsys, "stats", "--gallery", "g")["sightings"] == 12  # what is there stays
+
+
 def test_the_cameras_of_query_pictures_are_left_out_or_it_is_said(
     crops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,4 +338,4 @@ def test_mistakes_are_named(
     Path("broken").mkdir()
     Path("broken/a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     assert message in call(capsys, *words.split(), status=1)
-    assert not Path("g").exists() or "broken" in words
+    assert not Path("g/gallery.json").exists()

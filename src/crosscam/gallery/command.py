@@ -188,24 +188,31 @@ def _run_add(options: argparse.Namespace) -> int:
     sources = [_source(path, options) for path in options.sources]  # before a model is loaded
     for kind, paths in sources:
         _require_people(kind, paths[0], options.people)
+    # A list that is refused leaves no gallery behind.
+    read = [
+        (paths, None if kind == "video" else _items(kind, paths, when, zone, options))
+        for kind, paths in sources
+    ]
     total = Added()
-    with Gallery.create(
-        options.gallery,
-        options.load(options.model),
-        pictures=options.pictures,
-        quantization="int8" if options.int8 else "none",
-        doing="crosscam gallery add",
-    ) as gallery:
+    with (
+        Gallery.create(
+            options.gallery,
+            options.load(options.model),
+            pictures=options.pictures,
+            quantization="int8" if options.int8 else "none",
+            doing="crosscam gallery add",
+        ) as gallery,
+        _made_for_something(gallery),
+    ):
         if options.int8 and gallery.quantization != "int8":
             raise InputError(
                 f"{options.gallery} was made without quantization. Make one that has it: "
                 f"crosscam gallery copy {options.gallery} NEW --int8."
             )
-        for kind, paths in sources:
-            if kind == "video":
+        for paths, found in read:
+            if found is None:
                 result = _add_video(gallery, paths[0], when, options)
             else:
-                found = _items(kind, paths, when, zone, options)
                 for note in found.notes:
                     print(f"note: {note}", file=sys.stderr)
                 with _bar("adding", len(found.items), options) as advance:
@@ -225,6 +232,20 @@ def _run_add(options: argparse.Namespace) -> int:
     }
     _print(options, values, f"{total.text()}\n{counted(count, 'sighting')} in {options.gallery}")
     return 0
+
+
+@contextmanager
+def _made_for_something(gallery: Any) -> Iterator[None]:
+    """Takes a new gallery away where the block fails before anything is in it.
+
+    Left behind, it would refuse every other model.
+    """
+    try:
+        yield
+    except BaseException:
+        if gallery.made and not len(gallery):
+            gallery.discard()
+        raise
 
 
 def _source(path: Path, options: argparse.Namespace) -> tuple[str, list[Path]]:

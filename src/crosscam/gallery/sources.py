@@ -126,9 +126,9 @@ def from_csv(
     ``quality`` is 0..1.  Other columns are passed over, and named in the notes.
 
     Raises:
-        DataError: unreadable, no ``path`` column, a column that seems to be one of ``COLUMNS``
-            by another name (``camid``: sightings without their cameras would come of it), or rows that cannot be understood; all of them
-            are counted and the first ones quoted, and nothing is added.
+        DataError: unreadable, no ``path`` column, one of ``COLUMNS`` by another name (``camid``),
+            or rows that cannot be understood; all of them are counted and the first ones quoted,
+            and nothing is added.
     """
     table = _read(path)
     items: list[Item] = []
