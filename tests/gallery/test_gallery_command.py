@@ -249,6 +249,27 @@ def test_forgetting_an_untidy_camera_counts_and_deletes_no_other(
     assert values(capsys, "stats", "--gallery", "g")["sightings"] == left
 
 
+def test_what_is_not_there_is_not_forgotten(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g")
+    call(capsys, "add", "crops", *g, "--model", "m")
+    with Gallery.open("g") as gallery:
+        one = next(gallery.find()).id
+    strange = "00000000-0000-5000-8000-000000000000"
+    for yes in ((), ("--yes",)):
+        for asked, said in (
+            (("--camera", "77"), "no sighting is of camera '77'"),
+            (("--person", "Nobody"), "nobody in the gallery is called 'Nobody'"),
+            (("--id", one, strange), f"no sighting {strange}"),
+        ):
+            assert said in call(capsys, "forget", *g, *asked, *yes, status=1)
+    assert "no sighting fits" in call(capsys, "forget", *g, "--before", "1971-01-01", status=1)
+    nothing = values(capsys, "forget", *g, "--before", "1971-01-01", "--yes")  # a nightly job
+    assert nothing["sightings"] == 0
+    assert values(capsys, "stats", *g)["sightings"] == 12
+
+
 def test_a_filter_that_fits_nothing_is_explained(
     crops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

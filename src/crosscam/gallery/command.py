@@ -12,7 +12,7 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
-from crosscam.errors import DataError, InputError
+from crosscam.errors import DataError, InputError, NotFoundError
 from crosscam.files import write_atomically
 from crosscam.wording import counted
 
@@ -497,12 +497,16 @@ def _run_forget(options: argparse.Namespace) -> int:
         if options.person:
             options.person = gallery.people.called(options.person)
         if options.camera:
-            options.camera = gallery.spelled("camera", options.camera) or options.camera
+            camera = gallery.spelled("camera", options.camera)
+            if camera is None:
+                raise NotFoundError(f"no sighting is of camera {options.camera!r}.")
+            options.camera = camera
+        gallery.sightings(options.id)  # says which are not there
         where = replace(_where(options), verbatim=True)
         if not options.yes:
             count = gallery.points.count(where)
             if not count:
-                raise InputError("no sighting fits that: there is nothing to delete.")
+                raise NotFoundError("no sighting fits that: there is nothing to delete.")
             if not sys.stdin.isatty():
                 deleted = counted(count, "sighting")
                 raise InputError(f"this deletes {deleted} for good: give --yes.")
