@@ -249,6 +249,31 @@ def test_forgetting_an_untidy_camera_counts_and_deletes_no_other(
     assert values(capsys, "stats", "--gallery", "g")["sightings"] == left
 
 
+def test_a_picture_that_is_there_is_enrolled_as_the_sighting_it_has(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g, "--time", "2026-05-04T10:00Z", "--camera", "gate")
+    Image.fromarray(toy.person(0, 9, 9)).save("new.png")
+    assert main(["gallery", "enroll", "Ann", "crops/0_c1_0.jpg", *g]) == 0
+    out, err = capsys.readouterr()
+    with Gallery.open("g") as gallery:
+        assert len(gallery) == 12
+        (ann,) = gallery.people.sightings("Ann")
+    assert (ann.camera, ann.source) == ("gate", "crops/0_c1_0.jpg")
+    assert out == "1 sighting shows Ann\n"
+    assert err == (
+        f"note: crops/0_c1_0.jpg is in the gallery already, and is not added again: {ann.id}.\n"
+    )
+    text = call(capsys, "enroll", "Ann", "new.png", "crops/0_c2_0.jpg", *g, "--same-frame")
+    assert text == "2 sightings show Ann\n"
+    assert values(capsys, "stats", "--gallery", "g")["sightings"] == 13
+    Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    Path("text.jpg").write_text("x")
+    for name in ("broken.jpg", "text.jpg", "gone.jpg"):
+        assert "nobody was enrolled" in call(capsys, "enroll", "Ann", name, *g, status=1)
+
+
 def test_what_is_not_there_is_not_forgotten(
     crops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,9 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
-from crosscam.errors import DataError, InputError, NotFoundError
+from crosscam.errors import DataError, ImageError, InputError, NotFoundError
 from crosscam.files import write_atomically
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 __all__ = ["add_arguments", "run"]
 
@@ -445,7 +445,7 @@ def _run_people(options: argparse.Namespace) -> int:
 
 
 def _run_enroll(options: argparse.Namespace) -> int:
-    """Sightings by id, and pictures that are added first."""
+    """Sightings by id, and pictures: those that have none there are added first."""
     from crosscam.gallery import sources
 
     files = [Path(s) for s in options.sightings if Path(s).suffix]
@@ -453,14 +453,27 @@ def _run_enroll(options: argparse.Namespace) -> int:
     if files and not options.model:
         raise InputError("to enroll from picture files, give --model.")
     with _open(options, options.load(options.model) if options.model else None) as gallery:
-        if files:
-            added = gallery.add(sources.from_files(files).items)
+        fresh = []
+        for file in files:
+            try:
+                there = [s.id for s in gallery.showing(file)]
+            except ImageError:  # adding says what is wrong
+                there = []
+            if not there:
+                fresh.append(file)
+                continue
+            ids += there
+            print(f"note: {file} is in the gallery already, and is not added again: "
+                  f"{', '.join(there)}.", file=sys.stderr)  # fmt: skip
+        if fresh:
+            added = gallery.add(sources.from_files(fresh).items)
             if added.broken:
                 raise DataError(f"nobody was enrolled. {added.text()}")
             ids += added.ids
         changed = gallery.people.enroll(options.name, ids, same_frame=options.same_frame)
     _print(options, [s.to_json() for s in changed],
-           f"{counted(len(changed), 'sighting')} show {options.name}")  # fmt: skip
+           f"{counted(len(changed), 'sighting')} {either(len(changed), 'shows', 'show')} "
+           f"{options.name}")  # fmt: skip
     return 0
 
 
