@@ -19,7 +19,8 @@ from test_video import save
 from toy_gallery import ToyEncoder
 
 from crosscam.cli import main
-from crosscam.decision import Judgment, Threshold
+from crosscam.decision import Judgment, Threshold, fit
+from crosscam.decision.trials import of_pairs
 from crosscam.gallery import Gallery, Where, format_time
 
 
@@ -205,10 +206,10 @@ def test_the_page_says_what_the_command_says(
     line = Threshold(0.01, 0.61, 0.6, 0.62, extrapolated=True)
     monkeypatch.setattr(
         "crosscam.gallery.command._judged",
-        lambda options, gallery, scores: Judgment(
-            (0.973, *[0.02] * (len(scores) - 1)),
-            ("match", *["unlikely"] * (len(scores) - 1)),
-            True, line, 3, "other people",
+        lambda options, gallery, found: Judgment(
+            (0.973, *[0.02] * (len(found) - 1)),
+            ("match", *["unlikely"] * (len(found) - 1)),
+            True, line, 3, "other people", ("a remark on the line.",),
         ),
     )  # fmt: skip
     g = ("--gallery", "g", "--model", "m")
@@ -219,9 +220,29 @@ def test_the_page_says_what_the_command_says(
     for place in (html.escape(text), page):
         assert said in place
         assert "extrapolated from fewer people" in place
+        assert "a remark on the line." in place
     assert page.count("<span>97.3% match</span>") == 1
     assert page.count("<span>2.0% unlikely</span>") == 2
     assert "Calibrated on other people." in page
+
+
+def test_a_search_is_judged_by_the_line_that_is_asked_for(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    scores, same = [0.9] * 50 + [i / 100 for i in range(50)], [True] * 50 + [False] * 50
+    made = fit(of_pairs(scores, same), model=ToyEncoder().hash, data="toys")
+    made.save(Path("c.json"))
+    ask = ("search", "crops/0_c1_0.jpg", *g, "--calibration", "c.json")
+    for words, far in (((), 0.01), (("--far", "0.1"), 0.1)):
+        found = values(capsys, *ask, *words)
+        assert found["decision"]["far"] == far
+        assert found["decision"]["threshold"] == round(made.threshold(far).score, 4)
+        assert not any("single pictures" in note for note in found["notes"])
+    assert "far must be in" in call(capsys, *ask, "--far", "2", status=1)
+    both = call(capsys, ask[0], "crops/0_c1_1.jpg", *ask[1:])
+    assert "note: the calibration is of single pictures" in both
 
 
 def test_a_terminal_is_not_told_what_to_do(crops: Path, capsys: pytest.CaptureFixture[str]) -> None:

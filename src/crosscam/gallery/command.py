@@ -153,6 +153,8 @@ def _search(search: argparse.ArgumentParser) -> None:
                         help="re-rank the N best by k-reciprocal encoding")  # fmt: skip
     search.add_argument("--calibration", type=Path, metavar="FILE",
                         help="what scores mean (default: the model's own)")  # fmt: skip
+    search.add_argument("--far", type=float, default=0.01, metavar="RATE",
+                        help="strangers' searches that may pass for known")  # fmt: skip
     search.add_argument("--out", type=Path, metavar="PAGE", help="also write a page")
 
 
@@ -356,7 +358,9 @@ def _run_search(options: argparse.Namespace) -> int:
             exact=options.exact,
             rerank_top=options.rerank,
         )
-        said = _judged(options, gallery, [hit.score for hit in found])
+        said = _judged(options, gallery, found)
+        if said is not None:
+            found = replace(found, notes=[*found.notes, *said.notes])
         if options.out:
             asked: list[Path | None] = [*options.queries]
             ids = list(options.sighting)
@@ -387,7 +391,7 @@ def _run_search(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) -> Any:
+def _judged(options: argparse.Namespace, gallery: Any, found: Any) -> Any:
     """What the calibration of the model says, None without one."""
     from crosscam.decision import Calibration, judge
     from crosscam.models import resolve
@@ -397,7 +401,10 @@ def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) 
         calibration = Calibration.load(options.calibration, gallery.model.hash)
     elif options.model:
         calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
-    return None if calibration is None else judge(calibration, scores, len(gallery))
+    if calibration is None:
+        return None
+    scores = [hit.score for hit in found]
+    return judge(calibration, scores, len(gallery), far=options.far, pictures=found.template)
 
 
 def _about(s: Any) -> str:
