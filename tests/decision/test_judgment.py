@@ -30,6 +30,12 @@ def test_lines_probabilities_and_what_is_known(calibration: Calibration) -> None
     assert said.to_json()["threshold"] == round(search, 4)
 
 
+def test_several_pictures_taken_together_are_remarked_on(calibration: Calibration) -> None:
+    assert judge(calibration, [0.9], 60).notes == ()
+    (note,) = judge(calibration, [0.9], 60, pictures=2).notes
+    assert "the calibration is of single pictures" in note
+
+
 def test_an_empty_gallery_and_a_huge_one(calibration: Calibration) -> None:
     assert judge(calibration, [], 0).known is False
     assert judge(calibration, [0.99], 10**9).people == 100_000

@@ -350,6 +350,20 @@ def test_several_pictures_are_pooled_by_mean_or_by_maximum(
             assert found.template == 2
 
 
+def test_an_empty_gallery_is_discarded_and_no_other(places: Places, encoder: ToyEncoder) -> None:
+    with places.create(encoder, "b") as other:
+        other.add(crowd(1))
+        with pytest.raises(GalleryError, match="holds 6 sightings"):
+            other.discard()
+    with places.create(encoder) as gallery:
+        assert gallery.made
+        gallery.discard()
+    with places.create(ToyEncoder(1)) as gallery:  # of another model
+        assert gallery.made
+    with places.open(name="b") as other:
+        assert (len(other), other.made) == (6, False)
+
+
 def test_own_cameras_are_left_out(places: Places, encoder: ToyEncoder) -> None:
     with places.create(encoder) as gallery:
         ids = gallery.add(crowd()).ids

@@ -19,7 +19,8 @@ from test_video import save
 from toy_gallery import ToyEncoder
 
 from crosscam.cli import main
-from crosscam.decision import Judgment, Threshold
+from crosscam.decision import Judgment, Threshold, fit
+from crosscam.decision.trials import of_pairs
 from crosscam.gallery import Gallery, Where, format_time
 
 
@@ -205,10 +206,10 @@ def test_the_page_says_what_the_command_says(
     line = Threshold(0.01, 0.61, 0.6, 0.62, extrapolated=True)
     monkeypatch.setattr(
         "crosscam.gallery.command._judged",
-        lambda options, gallery, scores: Judgment(
-            (0.973, *[0.02] * (len(scores) - 1)),
-            ("match", *["unlikely"] * (len(scores) - 1)),
-            True, line, 3, "other people",
+        lambda options, gallery, found: Judgment(
+            (0.973, *[0.02] * (len(found) - 1)),
+            ("match", *["unlikely"] * (len(found) - 1)),
+            True, line, 3, "other people", ("a remark on the line.",),
         ),
     )  # fmt: skip
     g = ("--gallery", "g", "--model", "m")
@@ -219,9 +220,29 @@ def test_the_page_says_what_the_command_says(
     for place in (html.escape(text), page):
         assert said in place
         assert "extrapolated from fewer people" in place
+        assert "a remark on the line." in place
     assert page.count("<span>97.3% match</span>") == 1
     assert page.count("<span>2.0% unlikely</span>") == 2
     assert "Calibrated on other people." in page
+
+
+def test_a_search_is_judged_by_the_line_that_is_asked_for(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    scores, same = [0.9] * 50 + [i / 100 for i in range(50)], [True] * 50 + [False] * 50
+    made = fit(of_pairs(scores, same), model=ToyEncoder().hash, data="toys")
+    made.save(Path("c.json"))
+    ask = ("search", "crops/0_c1_0.jpg", *g, "--calibration", "c.json")
+    for words, far in (((), 0.01), (("--far", "0.1"), 0.1)):
+        found = values(capsys, *ask, *words)
+        assert found["decision"]["far"] == far
+        assert found["decision"]["threshold"] == round(made.threshold(far).score, 4)
+        assert not any("single pictures" in note for note in found["notes"])
+    assert "far must be in" in call(capsys, *ask, "--far", "2", status=1)
+    both = call(capsys, ask[0], "crops/0_c1_1.jpg", *ask[1:])
+    assert "note: the calibration is of single pictures" in both
 
 
 def test_a_terminal_is_not_told_what_to_do(crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +270,52 @@ def test_forgetting_an_untidy_camera_counts_and_deletes_no_other(
     assert values(capsys, "stats", "--gallery", "g")["sightings"] == left
 
 
+def test_a_picture_that_is_there_is_enrolled_as_the_sighting_it_has(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g, "--time", "2026-05-04T10:00Z", "--camera", "gate")
+    Image.fromarray(toy.person(0, 9, 9)).save("new.png")
+    assert main(["gallery", "enroll", "Ann", "crops/0_c1_0.jpg", *g]) == 0
+    out, err = capsys.readouterr()
+    with Gallery.open("g") as gallery:
+        assert len(gallery) == 12
+        (ann,) = gallery.people.sightings("Ann")
+    assert (ann.camera, ann.source) == ("gate", "crops/0_c1_0.jpg")
+    assert out == "1 sighting shows Ann\n"
+    assert err == (
+        f"note: crops/0_c1_0.jpg is in the gallery already, and is not added again: {ann.id}.\n"
+    )
+    text = call(capsys, "enroll", "Ann", "new.png", "crops/0_c2_0.jpg", *g, "--same-frame")
+    assert text == "2 sightings show Ann\n"
+    assert values(capsys, "stats", "--gallery", "g")["sightings"] == 13
+    Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    Path("text.jpg").write_text("x")
+    for name in ("broken.jpg", "text.jpg", "gone.jpg"):
+        assert "nobody was enrolled" in call(capsys, "enroll", "Ann", name, *g, status=1)
+
+
+def test_what_is_not_there_is_not_forgotten(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g")
+    call(capsys, "add", "crops", *g, "--model", "m")
+    with Gallery.open("g") as gallery:
+        one = next(gallery.find()).id
+    strange = "00000000-0000-5000-8000-000000000000"
+    for yes in ((), ("--yes",)):
+        for asked, said in (
+            (("--camera", "77"), "no sighting is of camera '77'"),
+            (("--person", "Nobody"), "nobody in the gallery is called 'Nobody'"),
+            (("--id", one, strange), f"no sighting {strange}"),
+        ):
+            assert said in call(capsys, "forget", *g, *asked, *yes, status=1)
+    assert "no sighting fits" in call(capsys, "forget", *g, "--before", "1971-01-01", status=1)
+    nothing = values(capsys, "forget", *g, "--before", "1971-01-01", "--yes")  # a nightly job
+    assert nothing["sightings"] == 0
+    assert values(capsys, "stats", *g)["sightings"] == 12
+
+
 def test_a_filter_that_fits_nothing_is_explained(
     crops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +327,47 @@ def test_a_filter_that_fits_nothing_is_explained(
     assert "nothing fits." in text
     assert "no sighting of this gallery has a time" in call(capsys, *ask, "--after", "2026-01-01")
     assert "note: no sighting" not in call(capsys, *ask, "--camera", "1", "7")  # something fits
+
+
+def test_nothing_is_left_of_a_gallery_that_nothing_was_added_to(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    Path("broken_c1.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    Path("l.csv").write_text("path,camid\ncrops/0_c1_0.jpg,1\n")
+    for source in ("empty", "l.csv", "broken_c1.jpg"):
+        call(capsys, "add", source, "--gallery", "g", "--model", "other", status=1)
+        assert not list(Path().glob("g/[!l]*"))  # at most the lock
+        assert "is not a gallery" in call(capsys, "stats", "--gallery", "g", status=1)
+    call(capsys, "add", "crops", "--gallery", "g", "--model", "m")  # of no other model
+    call(capsys, "add", "broken_c1.jpg", "--gallery", "g", "--model", "m", status=1)
+    assert values(capsys, "stats", "--gallery", "g")["sightings"] == 12  # what is there stays
+
+
+def test_the_cameras_of_query_pictures_are_left_out_or_it_is_said(
+    crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    g = ("--gallery", "g", "--model", "m")
+    call(capsys, "add", "crops", *g)
+    for old, new in (("0_c1_0", "copy"), ("0_c2_1", "b_c1")):
+        Path(f"{new}.jpg").write_bytes(Path(f"crops/{old}.jpg").read_bytes())
+    for name in ("strange", "seen_c1"):
+        Image.fromarray(toy.person(0, 9, 9)).save(f"{name}.png")
+
+    def ask(*words: str) -> tuple[set[str], str]:
+        found = values(capsys, "search", *words, "--exclude-own-cameras", *g)
+        return {r["camera"] for r in found["results"]}, " ".join(found["notes"])
+
+    assert ask("seen_c1.png") == ({"2"}, "")  # by its name
+    assert ask("copy.jpg") == ({"2"}, "")  # by its bytes
+    assert ask("b_c1.jpg")[0] == {"1"}  # bytes before names
+    assert ask("seen_c1.png", "--query-camera", "2") == ({"1"}, "")
+    cameras, note = ask("strange.png")
+    assert cameras == {"1", "2"}
+    assert "camera of the query is not known, so that none was left out" in note
+    cameras, note = ask("strange.png", "seen_c1.png")
+    assert cameras == {"2"}
+    assert "the camera of 1 of 2 query pictures is not known, so that it was not" in note
 
 
 def _node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
@@ -297,4 +405,4 @@ def test_mistakes_are_named(
     Path("broken").mkdir()
     Path("broken/a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     assert message in call(capsys, *words.split(), status=1)
-    assert not Path("g").exists() or "broken" in words
+    assert not Path("g/gallery.json").exists()

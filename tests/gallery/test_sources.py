@@ -90,7 +90,7 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
 def test_a_list_is_read(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text(
-        "\ufeffPath;camera;time;frame;track;box;quality;person;remark\n"
+        "\ufeffPath;camera;time;frame;track;box;quality;person;remark;camid;split\n"
         "a/1.jpg;gate;2026-05-04T10:00:00;17;t1;1 2 30.5 60;0.5;Anna  B;hello\n"
         "\n"
         "2.jpg;;1777881600;;;;;;\n",
@@ -102,7 +102,7 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     assert (first.frame, first.track, first.box) == ("17", "t1", (1.0, 2.0, 30.5, 60.0))
     assert (first.quality, first.person) == (0.5, "Anna B")
     assert (second.camera, second.time, second.box, second.person) == ("", 1777881600.0, None, "")
-    assert found.notes == ["columns that are not read: remark"]
+    assert found.notes == ["columns that are not read: remark, camid, split"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,9 @@ def test_a_list_is_read(tmp_path: Path) -> None:
         ("path\n", "lists no pictures"),
         ("file,camera\na,b\n", "needs a header line with path.*got file, camera"),
         ("path,camrea\na,b\n", "column 'camrea'; is 'camera' meant"),
+        ("path,pid,camid,split\na,1,2,query\n", "column 'pid'; is 'person' meant"),
+        ("path,person,CamID\na,1,2\n", "column 'camid'; is 'camera' meant"),
+        ("path,timestamp\na,2\n", "column 'timestamp'; is 'time' meant"),
         ("path,path\na,b\n", "'path' more than once"),
         ("path,time\na,noon\n,5\nb,6\n", "2 of 3 rows.*line 2: 'noon' is not a time.*line 3: no"),
         ("path,box\na,1 2 3\n", "line 2: box '1 2 3' must be 4 numbers"),

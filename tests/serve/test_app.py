@@ -102,6 +102,8 @@ def test_search_filters(running: Running, viewer: Caller) -> None:
         data={"sightings": [running.id_of(4, 1)], "top": 3, "exclude_own_cameras": True},
     ).json()["results"]
     assert "1" not in {r["camera"] for r in by_id}
+    uploaded = viewer.search(2, exclude_own_cameras=True).json()
+    assert "the camera of the query is not known" in uploaded["notes"][-1]
 
 
 def known_people() -> Trials:
@@ -127,6 +129,21 @@ def test_a_calibrated_service_says_known_or_unknown(running: Running, viewer: Ca
         assert (hit["decision"] == "match") == (hit["score"] > threshold)
     chances = [hit["probability"] for hit in answer["results"]]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_several_pictures_are_remarked_on_where_a_calibration_judges(
+    running: Running, viewer: Caller
+) -> None:
+    both = {"sightings": [running.id_of(4, 1), running.id_of(4, 2)]}
+
+    def remarked(data: dict[str, Any]) -> bool:
+        notes = viewer.post("/api/search", data=data).json()["notes"]
+        return any("calibration is of single pictures" in note for note in notes)
+
+    assert not remarked(both)
+    running.service.calibration = fit(known_people(), model="m", data="toys")
+    assert remarked(both)
+    assert not remarked({"sightings": both["sightings"][:1]})
 
 
 def test_pairs_alone_decide_nothing(running: Running, viewer: Caller) -> None:

@@ -14,6 +14,11 @@ Decision = Literal["match", "possible", "unlikely"]
 
 _MOST_PEOPLE = 100_000  # beyond that no threshold was calibrated
 
+_POOLED = (
+    "the calibration is of single pictures: of searches with several taken together, more "
+    "strangers' pass than it says. Search with single pictures, or demand a smaller rate."
+)
+
 
 @dataclass(frozen=True)
 class Judgment:
@@ -29,6 +34,7 @@ class Judgment:
     line: Threshold
     people: int  # that the gallery was taken to hold
     data: str  # calibrated on
+    notes: tuple[str, ...] = ()  # remarks a reader should see
 
     def text(self) -> str:
         """The decision in a sentence; empty where there is none."""
@@ -65,13 +71,15 @@ def judge(
     *,
     far: float = 0.01,
     present: float = 0.5,
+    pictures: int = 1,
 ) -> Judgment:
     """Judges the results of a search in a gallery of so many sightings.
 
     The gallery is taken to hold ``sightings`` / sightings-per-person people, as when
     calibrating.  A match is above the threshold of a search among them, a possible one above that
     of a pair.  A probability is of the pair, with the chance of ``present`` / people that a
-    stranger's sighting drawn blindly would be the right person's.
+    stranger's sighting drawn blindly would be the right person's.  ``pictures`` were taken together
+    to ask with; a note says that the calibration is of single ones.
     """
     people = min(max(round(sightings / calibration.sightings_per_person), 1), _MOST_PEOPLE)
     maybe = calibration.threshold(far)
@@ -93,4 +101,5 @@ def judge(
         sure or maybe,
         people,
         calibration.data,
+        (_POOLED,) if pictures > 1 else (),
     )

@@ -12,9 +12,9 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from typing import Any
 
-from crosscam.errors import DataError, InputError
+from crosscam.errors import DataError, ImageError, InputError, NotFoundError
 from crosscam.files import write_atomically
-from crosscam.wording import counted
+from crosscam.wording import counted, either
 
 __all__ = ["add_arguments", "run"]
 
@@ -137,8 +137,10 @@ def _search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--after", metavar="TIME")
     search.add_argument("--before", metavar="TIME")
     search.add_argument("--query-camera", nargs="+", default=[], metavar="CAMERA",
-                        help="where the query pictures come from")  # fmt: skip
-    search.add_argument("--exclude-own-cameras", action="store_true")
+                        help="where the query pictures come from (default: read from "
+                        "their names, where cameras matter)")  # fmt: skip
+    search.add_argument("--exclude-own-cameras", action="store_true",
+                        help="leave out the cameras of the query")  # fmt: skip
     search.add_argument("--group", choices=("track", "person"))
     search.add_argument("--once-per-frame", action="store_true",
                         help="nobody is twice in one frame")  # fmt: skip
@@ -151,6 +153,8 @@ def _search(search: argparse.ArgumentParser) -> None:
                         help="re-rank the N best by k-reciprocal encoding")  # fmt: skip
     search.add_argument("--calibration", type=Path, metavar="FILE",
                         help="what scores mean (default: the model's own)")  # fmt: skip
+    search.add_argument("--far", type=float, default=0.01, metavar="RATE",
+                        help="strangers' searches that may pass for known")  # fmt: skip
     search.add_argument("--out", type=Path, metavar="PAGE", help="also write a page")
 
 
@@ -186,24 +190,31 @@ def _run_add(options: argparse.Namespace) -> int:
     sources = [_source(path, options) for path in options.sources]  # before a model is loaded
     for kind, paths in sources:
         _require_people(kind, paths[0], options.people)
+    # A list that is refused leaves no gallery behind.
+    read = [
+        (paths, None if kind == "video" else _items(kind, paths, when, zone, options))
+        for kind, paths in sources
+    ]
     total = Added()
-    with Gallery.create(
-        options.gallery,
-        options.load(options.model),
-        pictures=options.pictures,
-        quantization="int8" if options.int8 else "none",
-        doing="crosscam gallery add",
-    ) as gallery:
+    with (
+        Gallery.create(
+            options.gallery,
+            options.load(options.model),
+            pictures=options.pictures,
+            quantization="int8" if options.int8 else "none",
+            doing="crosscam gallery add",
+        ) as gallery,
+        _made_for_something(gallery),
+    ):
         if options.int8 and gallery.quantization != "int8":
             raise InputError(
                 f"{options.gallery} was made without quantization. Make one that has it: "
                 f"crosscam gallery copy {options.gallery} NEW --int8."
             )
-        for kind, paths in sources:
-            if kind == "video":
+        for paths, found in read:
+            if found is None:
                 result = _add_video(gallery, paths[0], when, options)
             else:
-                found = _items(kind, paths, when, zone, options)
                 for note in found.notes:
                     print(f"note: {note}", file=sys.stderr)
                 with _bar("adding", len(found.items), options) as advance:
@@ -223,6 +234,20 @@ def _run_add(options: argparse.Namespace) -> int:
     }
     _print(options, values, f"{total.text()}\n{counted(count, 'sighting')} in {options.gallery}")
     return 0
+
+
+@contextmanager
+def _made_for_something(gallery: Any) -> Iterator[None]:
+    """Takes a new gallery away where the block fails before anything is in it.
+
+    Left behind, it would refuse every other model.
+    """
+    try:
+        yield
+    except BaseException:
+        if gallery.made and not len(gallery):
+            gallery.discard()
+        raise
 
 
 def _source(path: Path, options: argparse.Namespace) -> tuple[str, list[Path]]:
@@ -333,7 +358,9 @@ def _run_search(options: argparse.Namespace) -> int:
             exact=options.exact,
             rerank_top=options.rerank,
         )
-        said = _judged(options, gallery, [hit.score for hit in found])
+        said = _judged(options, gallery, found)
+        if said is not None:
+            found = replace(found, notes=[*found.notes, *said.notes])
         if options.out:
             asked: list[Path | None] = [*options.queries]
             ids = list(options.sighting)
@@ -364,7 +391,7 @@ def _run_search(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) -> Any:
+def _judged(options: argparse.Namespace, gallery: Any, found: Any) -> Any:
     """What the calibration of the model says, None without one."""
     from crosscam.decision import Calibration, judge
     from crosscam.models import resolve
@@ -374,7 +401,10 @@ def _judged(options: argparse.Namespace, gallery: Any, scores: Sequence[float]) 
         calibration = Calibration.load(options.calibration, gallery.model.hash)
     elif options.model:
         calibration = Calibration.beside(resolve(options.model), gallery.model.hash)
-    return None if calibration is None else judge(calibration, scores, len(gallery))
+    if calibration is None:
+        return None
+    scores = [hit.score for hit in found]
+    return judge(calibration, scores, len(gallery), far=options.far, pictures=found.template)
 
 
 def _about(s: Any) -> str:
@@ -422,7 +452,7 @@ def _run_people(options: argparse.Namespace) -> int:
 
 
 def _run_enroll(options: argparse.Namespace) -> int:
-    """Sightings by id, and pictures that are added first."""
+    """Sightings by id, and pictures: those that have none there are added first."""
     from crosscam.gallery import sources
 
     files = [Path(s) for s in options.sightings if Path(s).suffix]
@@ -430,14 +460,27 @@ def _run_enroll(options: argparse.Namespace) -> int:
     if files and not options.model:
         raise InputError("to enroll from picture files, give --model.")
     with _open(options, options.load(options.model) if options.model else None) as gallery:
-        if files:
-            added = gallery.add(sources.from_files(files).items)
+        fresh = []
+        for file in files:
+            try:
+                there = [s.id for s in gallery.showing(file)]
+            except ImageError:  # adding says what is wrong
+                there = []
+            if not there:
+                fresh.append(file)
+                continue
+            ids += there
+            print(f"note: {file} is in the gallery already, and is not added again: "
+                  f"{', '.join(there)}.", file=sys.stderr)  # fmt: skip
+        if fresh:
+            added = gallery.add(sources.from_files(fresh).items)
             if added.broken:
                 raise DataError(f"nobody was enrolled. {added.text()}")
             ids += added.ids
         changed = gallery.people.enroll(options.name, ids, same_frame=options.same_frame)
     _print(options, [s.to_json() for s in changed],
-           f"{counted(len(changed), 'sighting')} show {options.name}")  # fmt: skip
+           f"{counted(len(changed), 'sighting')} {either(len(changed), 'shows', 'show')} "
+           f"{options.name}")  # fmt: skip
     return 0
 
 
@@ -474,12 +517,16 @@ def _run_forget(options: argparse.Namespace) -> int:
         if options.person:
             options.person = gallery.people.called(options.person)
         if options.camera:
-            options.camera = gallery.spelled("camera", options.camera) or options.camera
+            camera = gallery.spelled("camera", options.camera)
+            if camera is None:
+                raise NotFoundError(f"no sighting is of camera {options.camera!r}.")
+            options.camera = camera
+        gallery.sightings(options.id)  # says which are not there
         where = replace(_where(options), verbatim=True)
         if not options.yes:
             count = gallery.points.count(where)
             if not count:
-                raise InputError("no sighting fits that: there is nothing to delete.")
+                raise NotFoundError("no sighting fits that: there is nothing to delete.")
             if not sys.stdin.isatty():
                 deleted = counted(count, "sighting")
                 raise InputError(f"this deletes {deleted} for good: give --yes.")

@@ -68,6 +68,9 @@ class EdgeHome:
         with disk_errors(self.manifest, "the manifest that was there"):
             flush_folder(self.folder)  # before anything that it no longer names is deleted
 
+    def unwrite(self) -> None:
+        self.manifest.unlink(missing_ok=True)
+
     def open(self, name: str, dim: int, quantization: Quantization, *, create: bool) -> Points:
         folder = self.folder / name
         if not folder.is_dir() and not create:

@@ -148,6 +148,8 @@ class Gallery:
         self.encoder = encoder
         self.clock: Callable[[], float] = time.time  # seconds since 1970 UTC
         self._home, self._manifest, self._held = home, manifest, held
+        self.made = False  # by this very object
+        self._discarded = False
         self._changing = threading.RLock()
         self._compacting = threading.Lock()
         self._forgotten = 0  # how often something was deleted
@@ -230,6 +232,7 @@ class Gallery:
                 )
             held.callback(home.close)
             manifest = home.read()
+            made = manifest is None
             if manifest is None:
                 if model is None:
                     raise GalleryError(
@@ -243,10 +246,29 @@ class Gallery:
             if model is not None:
                 require_model(model_of(manifest), model, place)
             store = Pictures(folder if remote else folder / "pictures")
-            return cls(str(place), home, manifest, store, encoder, held.pop_all())
+            gallery = cls(str(place), home, manifest, store, encoder, held.pop_all())
+            gallery.made = made
+            return gallery
+
+    def discard(self) -> None:
+        """Close a gallery that holds nothing, and leave nothing of it behind.
+
+        Raises:
+            GalleryError: it holds sightings.
+        """
+        if len(self):
+            raise GalleryError(f"{self.place} holds {counted(len(self), 'sighting')}.")
+        with self._changing, self._held:
+            self._remove_orphans()
+            self.points.close()
+            self._home.unwrite()
+            self._home.drop(self._manifest["points"])
+            self._discarded = True
 
     def close(self) -> None:
         """Flush and let go; the gallery cannot be used afterwards."""
+        if self._discarded:
+            return
         with self._changing, self._held:
             try:
                 self.flush()
@@ -478,6 +500,14 @@ class Gallery:
 
     def _alike(self, key: str, name: str) -> list[str]:
         return [n for n in self.points.values(key, Where()) if tidy(n) == tidy(name)]
+
+    def showing(self, picture: Path | str | bytes) -> list[Sighting]:
+        """The sightings whose picture has these very bytes.
+
+        Raises:
+            ImageError: no picture.
+        """
+        return list(self.find(Where(pictures=(picture_name(_bytes(picture)),))))
 
     def picture(self, sighting: Sighting) -> Path | None:
         """The picture file of a sighting; None where it was added as a vector."""

@@ -163,6 +163,9 @@ class Home(Protocol):
     def write(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest, atomically."""
 
+    def unwrite(self) -> None:
+        """Delete the manifest, and with it the gallery."""
+
     def open(self, name: str, dim: int, quantization: Quantization, *, create: bool) -> Points:
         """A set of points; made if ``create`` and it is not there."""
 

@@ -14,6 +14,7 @@ from crosscam.errors import InputError, NotFoundError
 from crosscam.gallery.points import Scored, Vectors, checked_vectors
 from crosscam.gallery.sighting import Sighting, Where, tidy
 from crosscam.image import decode
+from crosscam.pictures import camera_of
 from crosscam.retrieval import RerankSettings, rerank
 from crosscam.wording import counted, either
 
@@ -95,6 +96,7 @@ class _Asked:
     cameras: set[str]
     persons: set[str]
     frames: set[tuple[str, str]]
+    unplaced: int = 0  # of the vectors, those whose camera is not known
 
 
 def search(
@@ -131,8 +133,10 @@ def search(
         vectors: query vectors [Q, D] of unit length.
         top: results, or groups of results.
         where: which sightings may be results.
-        cameras: the cameras that the query pictures come from, where they are known.
-        exclude_own_cameras: leave out the cameras of the query.
+        cameras: the cameras that the query pictures come from.  Where none is given and they
+            matter, a picture file's is that of the sightings with its bytes, or else the one in its
+            name (``x_c3``).
+        exclude_own_cameras: leave out the cameras of the query; a note says where they are unknown.
         group: "track" shows the best sighting of each track, "person" of each named person
             (of each track where nobody is named).
         once_per_frame: of several results in one frame only the best stays, and a frame the
@@ -154,6 +158,8 @@ def search(
     _check(top, effort, rerank_top, pool, group)
     person = None if person is None else gallery.people.called(person)
     asked = _ask(gallery, pictures, sightings, person, vectors, cameras)
+    if exclude_own_cameras and not cameras:
+        _place(gallery, asked, pictures)
     wanted = where
     where = _narrowed(where, asked, person, exclude_own_cameras, include_known)
     templates = asked.vectors
@@ -177,6 +183,8 @@ def search(
         limit = min(4 * limit, _DEEPEST)
     hits = _explain(gallery, chosen[:top], counts, distances, asked, templates)
     notes = _notes(hits, asked) if hits else _why_nothing(gallery, wanted)
+    if exclude_own_cameras and not cameras:
+        notes += _why_not_left_out(asked)
     if not plain and len(chosen) < top and not complete:
         notes.append(f"only the best {_DEEPEST:,} sightings were grouped.")
     return Found(hits, len(asked.vectors), exact, notes)
@@ -214,6 +222,7 @@ def _ask(
     if vectors is not None:
         array = np.asarray(vectors, np.float32)
         rows.append(checked_vectors(array, len(array) if array.ndim else 0, dim))
+        asked.unplaced += len(array)
     known = gallery.sightings(sightings) if sightings else []
     if person is not None:
         own = list(gallery.find(Where(persons=(person,), verbatim=True), limit=TEMPLATE))
@@ -226,6 +235,8 @@ def _ask(
         asked.ids.add(s.id)
         if s.camera:
             asked.cameras.add(s.camera)
+        else:
+            asked.unplaced += 1
         if s.person:
             asked.persons.add(s.person)
         if s.frame_key:
@@ -243,6 +254,18 @@ def _ask(
         raise InputError("nothing to search for: give pictures, sightings or a person.")
     asked.vectors = np.concatenate(rows)
     return asked
+
+
+def _place(gallery: Gallery, asked: _Asked, pictures: Sequence[Source]) -> None:
+    """Finds out which cameras the query pictures come from."""
+    for picture in pictures:
+        own: set[str] = set()
+        if not isinstance(picture, np.ndarray):
+            own = {s.camera for s in gallery.showing(picture)}
+        if not any(own) and isinstance(picture, (str, Path)):
+            own = {camera_of(Path(picture).stem)}
+        asked.cameras |= own - {""}
+        asked.unplaced += not any(own)
 
 
 def _narrowed(
@@ -399,6 +422,20 @@ def _notes(hits: Sequence[Hit], asked: _Asked) -> list[str]:
             "show the same person?"
         )
     return notes
+
+
+def _why_not_left_out(asked: _Asked) -> list[str]:
+    """What to do where the cameras of a query are to be left out, and are not known."""
+    if not asked.unplaced:
+        return []
+    name = "name those to leave out (--query-camera; in the API not_cameras)."
+    if not asked.cameras:
+        return [f"the camera of the query is not known, so that none was left out: {name}"]
+    one = either(asked.unplaced, "it was", "they were")
+    return [
+        f"the camera of {asked.unplaced} of {counted(len(asked.vectors), 'query picture')} is not "
+        f"known, so that {one} not left out: {name}"
+    ]
 
 
 def _why_nothing(gallery: Gallery, where: Where) -> list[str]:

@@ -82,6 +82,10 @@ class ServerHome:
             point = self._models.PointStruct(id=self._id(), vector={}, payload=dict(manifest))
             self.client.upsert(self._ABOUT, [point], wait=True)
 
+    def unwrite(self) -> None:
+        with _server_errors(self.url):
+            self.client.delete(self._ABOUT, [self._id()], wait=True)
+
     def open(self, name: str, dim: int, quantization: Quantization, *, create: bool) -> Points:
         models = self._models
         collection = f"{self._ABOUT}-{self.name}-{name}"

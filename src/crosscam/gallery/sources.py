@@ -31,6 +31,12 @@ People = Literal["none", "folder", "name"]
 COLUMNS = ("path", "camera", "time", "frame", "track", "box", "quality", "person")
 """Columns of a CSV file; only ``path`` is required."""
 
+_ELSEWHERE = {  # what others call these columns
+    "camera": ("camid", "cam", "camera_id", "cameraid", "cam_id"),
+    "person": ("pid", "name", "identity", "person_id", "personid"),
+    "time": ("timestamp", "datetime", "date"),
+}
+
 
 @dataclass(frozen=True)
 class Items:
@@ -120,8 +126,9 @@ def from_csv(
     ``quality`` is 0..1.  Other columns are passed over, and named in the notes.
 
     Raises:
-        DataError: unreadable, no ``path`` column, or rows that cannot be understood; all of them
-            are counted and the first ones quoted, and nothing is added.
+        DataError: unreadable, no ``path`` column, one of ``COLUMNS`` by another name (``camid``),
+            or rows that cannot be understood; all of them are counted and the first ones quoted,
+            and nothing is added.
     """
     table = _read(path)
     items: list[Item] = []
@@ -162,8 +169,11 @@ def from_csv(
 def _read(path: Path) -> Table:
     table = read_table(path)
     for name in table.columns:
-        close = difflib.get_close_matches(name, COLUMNS, 1, 0.75)
-        if name not in COLUMNS and close and close[0] not in table.columns:
+        if name in COLUMNS:
+            continue
+        close = [own for own, others in _ELSEWHERE.items() if name in others]
+        close = close or difflib.get_close_matches(name, COLUMNS, 1, 0.75)
+        if close and close[0] not in table.columns:
             raise DataError(f"{path} has a column {name!r}; is {close[0]!r} meant? Rename it.")
     if "path" not in table.columns:
         raise DataError(

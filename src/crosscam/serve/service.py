@@ -195,7 +195,15 @@ class Service:
         if it is None:
             return {**values, "decision": None}
         scores = [entry["score"] for entry in values["results"]]
-        said = judge(it, scores, len(self.gallery), far=far, present=self.settings.present)
+        said = judge(
+            it,
+            scores,
+            len(self.gallery),
+            far=far,
+            present=self.settings.present,
+            pictures=found.template,
+        )
+        values["notes"] = [*found.notes, *said.notes]
         for entry, chance, decision in zip(
             values["results"], said.probabilities, said.decisions, strict=True
         ):
