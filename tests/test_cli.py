@@ -21,6 +21,7 @@ from toy import write_market
 from crosscam import embedder, evaluate
 from crosscam.cli import SPIN, main
 from crosscam.data import datasets
+from crosscam.encoder import Encoder
 from crosscam.errors import CheckpointError
 from crosscam.image import decode
 from crosscam.models import resolve
@@ -580,6 +581,43 @@ def test_places_that_cannot_be_written_are_named(
         said = capsys.readouterr().err
         assert said.startswith("crosscam: ")
         assert "file" in said
+
+
+def test_places_are_looked_at_before_the_work(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    query = str(next((toys / "query").iterdir()))
+    own = ["--data", "market1501", "--root", str(toys), "--partial"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(embedder, "load", never)
+    monkeypatch.setattr(Encoder, "load", never)
+    for arguments in (
+        ["evaluate", "hsv", *own, "--out", str(file)],
+        ["search", query, "--gallery", str(toys), "--model", "hsv", "--out", str(file / "a.html")],
+        ["embed", str(toys), "--model", "people-small", "-o", str(file / "f.npz")],
+        ["calibrate", "people-small", *own, "--out", str(file)],
+    ):
+        assert main(arguments) == 1
+        assert str(file) in capsys.readouterr().err
+
+
+def test_figures_are_said_before_the_page_is_written(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate.Evaluation, "write", full)
+    words = ["evaluate", "hsv", "--data", "market1501", "--root", str(toys), "--partial", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "page")]) == 1
+    printed = capsys.readouterr()
+    assert "rank-1" in printed.out
+    assert "No space left" in printed.err
 
 
 def test_hidden_files_of_a_gallery_are_passed_over(

@@ -305,7 +305,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from crosscam import evaluate
+    from crosscam.files import require_place
 
+    if options.out:
+        require_place(options.out, folder=True)
     model = _model(options)
     result = evaluate.evaluate(
         model,
@@ -319,8 +322,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     # A run keeps its pages; an encoder is passed on, and pages show pictures of people.
     if out is None and (Path(options.model) / "recipe.yaml").is_file() and model.recipe:
         out = result.place_in(Path(options.model))
+    print(json.dumps(result.summary(), indent=1) if options.json else result.text(), flush=True)
     page = result.write(out) if out else None
-    print(json.dumps(result.summary(), indent=1) if options.json else result.text())
     if page and not options.json:
         print(f"page     {page}")
     return 0
@@ -360,11 +363,13 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
+    from crosscam.files import require_place
     from crosscam.search import search
     from crosscam.viz import PICTURES
 
     if options.top < 1:
         raise InputError(f"--top must be 1 or more, got {options.top}.")
+    require_place(options.out)
     model = _model(options)
     found = search(
         model, options.query, options.gallery, top=options.top, progress=not options.quiet
@@ -526,9 +531,11 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 def _embed(options: argparse.Namespace) -> int:
     from crosscam.embed import embed_dataset, embed_folder
     from crosscam.encoder import Encoder
+    from crosscam.files import require_place
 
     if options.option and not options.data:
         raise InputError("--option belongs to --data: give --data as well.")
+    require_place(options.out)
     encoder = Encoder.load(
         options.model,
         runtime=options.runtime,
@@ -901,6 +908,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from crosscam import calibrate
     from crosscam.decision.calibration import FILE, RATES
     from crosscam.encoder import Encoder
+    from crosscam.files import require_place
     from crosscam.models import is_shipped, resolve
 
     out = options.out or resolve(options.model)
@@ -914,6 +922,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         raise InputError("give either --data and --root, or --pairs.")
     if not RATES[0] <= options.far <= RATES[-1]:  # before minutes of embedding
         raise InputError(f"--far must be in [{RATES[0]}, {RATES[-1]}], got {options.far}.")
+    require_place(out, folder=True)
     encoder = Encoder.load(options.model)
 
     def embed(paths: Sequence[Path]) -> Any:
