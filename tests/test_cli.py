@@ -620,6 +620,38 @@ def test_figures_are_said_before_the_page_is_written(
     assert "No space left" in printed.err
 
 
+@pytest.mark.parametrize("model", ["hsv", "people-small"])
+def test_search_and_evaluation_go_without_pytorch(model: str, toys: Path, tmp_path: Path) -> None:
+    data = ["--data", "market1501", "--root", str(toys), "--partial"]
+    query = str(next((toys / "query").iterdir()))
+    page = str(tmp_path / "p.html")
+    for words in (
+        ["evaluate", model, *data, "--quiet"],
+        ["search", query, "--gallery", str(toys / "query"), "--model", model, "--out", page],
+    ):
+        done = without_pytorch(words)
+        assert done.returncode == 0, done.stderr
+    assert Path(page).is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [["methods"], ["describe", "mpn"], ["train", "cpu", "data.root=/x"],
+              ["train", "cpu", "--lr", "1"], ["export", "run", "out"]],
+)  # fmt: skip
+def test_what_needs_pytorch_says_so(words: list[str]) -> None:
+    done = without_pytorch(words)
+    assert done.returncode == 1
+    assert done.stderr == "crosscam: PyTorch is needed for this: pip install torch\n"
+
+
+def without_pytorch(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command where PyTorch cannot be imported."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from crosscam.cli import main; sys.exit(main())"
+    )
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+
+
 def test_hidden_files_of_a_gallery_are_passed_over(
     run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

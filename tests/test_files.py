@@ -112,5 +112,5 @@ def test_a_place_is_looked_at_and_left_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
 def test_a_place_where_nothing_can_be_made_is_refused() -> None:
-    with pytest.raises(DiskError, match="could not write /proc/x/f.npz: "):
+    with pytest.raises(DiskError, match=r"could not write /proc/x/f\.npz: "):
         require_place(Path("/proc/x/f.npz"))

@@ -39,11 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     unknown = [r for r in rest if r.startswith("-") or not getattr(options, "takes_settings", 0)]
-    if unknown:
-        said = _as_settings(options, words, unknown[0])
-        options.parser.error(f"unknown arguments: {' '.join(unknown)}{said}")
     options.settings = rest
-    status = told(lambda: run(options))
+
+    def known() -> int:
+        if unknown:
+            said = _as_settings(options, words, unknown[0])
+            options.parser.error(f"unknown arguments: {' '.join(unknown)}{said}")
+        return run(options)
+
+    status = told(known)
     if run is _train and os.environ.get("WORLD_SIZE", "1") != "1":
         from crosscam.training import process
 
@@ -81,6 +85,11 @@ def told(run: Callable[[], int | None]) -> int:
         return run() or 0
     except CrosscamError as error:
         print(f"crosscam: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        print("crosscam: PyTorch is needed for this: pip install torch", file=sys.stderr)
         return 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):

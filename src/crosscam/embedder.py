@@ -1,31 +1,33 @@
-"""Pictures to vectors: a trained run, or a classic descriptor, behind one interface."""
+"""Pictures to vectors: a run, an encoder or a classic descriptor, behind one interface.
+
+PyTorch is imported when a run is loaded: descriptors and encoders do without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from crosscam.card import is_encoder
+from crosscam.card import Card, is_encoder
 from crosscam.classic import DESCRIPTORS
 from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError
 from crosscam.image import Preprocess
-from crosscam.methods import Method
 from crosscam.models import resolve
-from crosscam.recipe import Recipe, parse
-from crosscam.training import checkpoint
-from crosscam.training.process import pick_device
-from crosscam.training.record import read_card
 from crosscam.wording import images_of
 
-__all__ = ["Embedder", "load", "load_method", "of_method"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crosscam.methods import Method
+    from crosscam.recipe import Recipe
+
+__all__ = ["Embedder", "load", "load_method", "of_encoder", "of_method"]
 
 _CHUNK = 2048  # pictures decoded at a time: 201 MB at 256x128
 _BATCH = 64
@@ -117,6 +119,10 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
             f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "
             "train` wrote."
         )
+    from crosscam.recipe import parse
+    from crosscam.training import checkpoint
+    from crosscam.training.record import read_card
+
     recipe = parse(run / "recipe.yaml")
     card = read_card(run)
     weights = checkpoint.load_weights(run / "weights.safetensors")
@@ -139,6 +145,10 @@ def of_method(
     card: dict[str, Any] | None = None,
 ) -> Embedder:
     """The embedder of a method in memory, which is put into evaluation mode."""
+    import torch
+
+    from crosscam.training.process import pick_device
+
     where = pick_device(device)
     method = method.to(where).eval()
     flip = recipe.test.flip
@@ -168,5 +178,29 @@ def of_method(
     )
 
 
+def of_encoder(card: Card, function: Callable[[npt.NDArray[np.uint8]], Vectors]) -> Embedder:
+    """An encoder as what evaluation and search take."""
+    on = card.trained_on
+    return Embedder(
+        card.name,
+        card.preprocess,
+        function,
+        card.metric,
+        "rank-precision",
+        card.flip,
+        {
+            **{k: card.training[k] for k in ("seed", "epochs") if k in card.training},
+            "method": f"{card.method} ({card.format}, {card.precision})",
+            "trained_on": {
+                "title": on.title,
+                "images": on.images or 0,
+                "identities": on.identities or 0,
+            },
+        },
+    )
+
+
 def _unit(features: Tensor) -> Tensor:
+    import torch
+
     return torch.nn.functional.normalize(features, dim=1)

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from crosscam.errors import DataError, ImageError
 from crosscam.files import disk_errors, replacing
@@ -25,6 +24,9 @@ from crosscam.image import Preprocess
 from crosscam.processors import cores
 from crosscam.types import Sample
 from crosscam.wording import counted, first_lines
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ImageStore"]
 
@@ -95,6 +97,8 @@ class ImageStore:
         On a GPU they must leave a third of its free memory; else they stay where they are, and
         batches travel.
         """
+        import torch
+
         images = torch.from_numpy(self.images)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)

@@ -285,10 +285,10 @@ class Encoder:
         return vectors
 
     def embedder(self) -> Embedder:
-        """The encoder as what evaluation and search of the lab take (needs PyTorch)."""
-        from crosscam import deployed
+        """The encoder as what evaluation and search of the lab take."""
+        from crosscam import embedder
 
-        return deployed.as_embedder(self.card, self)
+        return embedder.of_encoder(self.card, self)
 
     def describe(self) -> str:
         """One line: what this is and what it was trained on."""
