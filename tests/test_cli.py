@@ -620,6 +620,36 @@ def test_figures_are_said_before_the_page_is_written(
     assert "No space left" in printed.err
 
 
+def test_a_search_may_leave_out_what_cannot_be_read(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "mixed"
+    gallery.mkdir()
+    (gallery / "a.jpg").write_bytes(b"none")  # before those that can be read
+    pictures = sorted((toys / "query").glob("*.jpg"))[:3]
+    for name, picture in zip("bcd", pictures, strict=True):
+        shutil.copy(picture, gallery / f"{name}.jpg")
+    words = ["search", str(pictures[1]), "--model", "hsv", "--out", str(tmp_path / "p.html")]
+    words += ["--json", "--quiet", "--gallery"]
+    assert main([*words, str(gallery)]) == 1
+    assert "Or leave those of the gallery out: --skip-bad." in capsys.readouterr().err
+    assert main([*words, str(gallery), "--skip-bad"]) == 0
+    printed = capsys.readouterr()
+    assert "left out, since they cannot be used: 1\n  " in printed.err
+    assert "a.jpg" in printed.err
+    matches = json.loads(printed.out)[0]["matches"]
+    assert Path(matches[0]["path"]).name == "c.jpg"
+    assert len(matches) == 3
+    words[1] = str(gallery / "a.jpg")
+    assert main([*words, str(gallery), "--skip-bad"]) == 1
+    assert "a query picture cannot be used: " in capsys.readouterr().err
+    for name in "bcd":
+        (gallery / f"{name}.jpg").unlink()
+    words[1] = str(pictures[1])
+    assert main([*words, str(gallery), "--skip-bad"]) == 1
+    assert "no picture of the gallery can be used: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("model", ["hsv", "people-small"])
 def test_search_and_evaluation_go_without_pytorch(model: str, toys: Path, tmp_path: Path) -> None:
     data = ["--data", "market1501", "--root", str(toys), "--partial"]

@@ -16,7 +16,7 @@ from typing import Any
 import crosscam
 from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.processors import cores
-from crosscam.wording import counted, did_you_mean
+from crosscam.wording import counted, did_you_mean, first_lines
 
 __all__ = ["SPIN", "main", "told"]
 
@@ -165,6 +165,7 @@ _COMMON: dict[str, dict[str, Any]] = {
         "metavar": "FOLDER",
         "help": "pictures to check with (default: rendered people)",
     },
+    "--skip-bad": {"action": "store_true", "help": "leave out unreadable pictures"},
     "--runtime": {"choices": ("auto", "openvino", "onnxruntime", "torch"), "default": "auto"},
     "--device": {"default": "auto", "help": "cpu, cuda, cuda:0 or auto"},
     "--json": {"action": "store_true", "help": "print JSON"},
@@ -368,7 +369,7 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, help="matches per query")
     parser.add_argument("--out", type=Path, default=Path("search.html"),
                         help="page to write, or .jpg or .png: a picture")  # fmt: skip
-    _common(parser, "--device", "--json", "--quiet")
+    _common(parser, "--skip-bad", "--device", "--json", "--quiet")
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -381,8 +382,16 @@ def _search(options: argparse.Namespace) -> int:
     require_place(options.out)
     model = _model(options)
     found = search(
-        model, options.query, options.gallery, top=options.top, progress=not options.quiet
+        model,
+        options.query,
+        options.gallery,
+        top=options.top,
+        skip=options.skip_bad,
+        progress=not options.quiet,
     )
+    if found.failed:
+        said = f"{len(found.failed):,}{first_lines(found.failed, 20)}"
+        print(f"left out, since they cannot be used: {said}", file=sys.stderr)
     written = found.write(options.out)
     if options.json:
         rows = [
@@ -527,7 +536,7 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
                         help="file to write (default: features.npz)")  # fmt: skip
     parser.add_argument("--data", metavar="NAME", help="read the folder as this data set")
     _benchmark_arguments(parser)
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable pictures")
+    _common(parser, "--skip-bad")
     _common(parser, "--runtime", help="what computes; auto: the quickest")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
     parser.add_argument("--precision", choices=("float32", "native"), default="float32",

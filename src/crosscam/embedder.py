@@ -52,8 +52,17 @@ class Embedder:
     recipe: Recipe | None = None
     method: Method | None = None  # what computes the vectors, if it was learned
 
-    def files(self, paths: Sequence[Path], *, progress: bool = False) -> Vectors:
+    def files(
+        self,
+        paths: Sequence[Path],
+        *,
+        progress: bool = False,
+        failed: dict[int, str] | None = None,
+    ) -> Vectors:
         """Vectors of picture files, [N, D].  Memory: 2,048 decoded pictures at a time.
+
+        With ``failed``, pictures that cannot be decoded are noted there by their places, with what
+        is wrong, and their rows mean nothing.
 
         Raises:
             DataError: files cannot be decoded; the message names them.
@@ -61,7 +70,10 @@ class Embedder:
         parts = []
         for start in range(0, len(paths), _CHUNK):
             some = paths[start : start + _CHUNK]
-            store = ImageStore.build(some, self.preprocess, progress=progress)
+            bad: dict[int, str] | None = None if failed is None else {}
+            store = ImageStore.build(some, self.preprocess, progress=progress, failed=bad)
+            if failed is not None and bad:
+                failed.update((start + row, why) for row, why in bad.items())
             parts.append(self.function(np.asarray(store.images)))
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
