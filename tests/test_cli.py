@@ -476,6 +476,8 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
             "pictures of 1 x 1 pixels do not fit",
         ),
         (["evaluate", "/nowhere"], "not a run folder"),
+        (["evaluate", "peopel"], "hsv, pixels, people, people-small. Did you mean 'people'?"),
+        (["calibrate", "peopel", "--pairs", "/x"], "Did you mean 'people'?"),
         (["export", str(resolve("people")), "/x"], "is an encoder: the network alone"),
         (["evaluate", "hsv"], "give --data and --root"),
         (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),

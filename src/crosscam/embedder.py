@@ -18,8 +18,8 @@ from crosscam.classic import DESCRIPTORS
 from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError
 from crosscam.image import Preprocess
-from crosscam.models import resolve
-from crosscam.wording import images_of
+from crosscam.models import models, resolve
+from crosscam.wording import did_you_mean, images_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,8 @@ def load(source: str | Path, *, device: str = "auto", learned: bool = False) -> 
     Args:
         source: the folder, or the name of a descriptor.
         device: where a run computes.
-        learned: only a run will do, so that descriptors are not offered for one that is missing.
+        learned: only a run will do, so that descriptors and encoders are not offered for one that
+            is missing.
 
     Raises:
         CheckpointError: no such run, or one that is not finished.
@@ -111,7 +112,9 @@ def load(source: str | Path, *, device: str = "auto", learned: bool = False) -> 
     except CheckpointError as error:
         if learned or (run / "recipe.yaml").is_file() or is_encoder(run):
             raise
-        raise CheckpointError(f"{error} Or one of: {', '.join(DESCRIPTORS)}.") from error
+        names = [*DESCRIPTORS, *(model.name for model in models())]
+        near = did_you_mean(str(source), names)
+        raise CheckpointError(f"{error} Or one of: {', '.join(names)}.{near}") from error
     return of_method(method, recipe, name=str(source), device=device, card=card)
 
 
