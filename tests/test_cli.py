@@ -710,6 +710,25 @@ def test_a_run_works_from_another_folder(
     assert main(["evaluate", "../run", "--quiet"]) == 0
 
 
+def test_a_run_whose_data_are_not_there_asks_for_them(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved, ignore=shutil.ignore_patterns("checkpoints", "cache"))
+    recipe = moved / "recipe.yaml"
+    text = recipe.read_text()
+    asked = (
+        ("/gone", "not at /gone any more: say where they are with --root."),
+        ("''", "was not trained on a data set: give --data and --root."),
+    )
+    for root, said in asked:
+        recipe.write_text(text.replace(f"root: {toys.resolve()}", f"root: {root}"))
+        assert main(["evaluate", str(moved), "--quiet"]) == 1
+        assert said in capsys.readouterr().err
+        assert main(["evaluate", str(moved), "--root", str(toys), "--quiet"]) == 0
+        capsys.readouterr()
+
+
 def test_a_page_is_not_written_over_a_folder(
     toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

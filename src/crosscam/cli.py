@@ -357,9 +357,15 @@ def _test_set(options: argparse.Namespace, model: Any) -> Any:
         return _dataset(options)
     if options.option or options.partial:
         raise InputError("--option and --partial belong to --data: give --data and --root as well.")
-    if model.recipe is None:
+    own = model.recipe and model.recipe.data
+    if own is None or not (own.root or options.root):  # an encoder, or a run that was converted
         raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
-    return model.recipe.data.load(options.root or "")
+    if not options.root and not Path(own.root).exists():
+        raise InputError(
+            f"the data of '{model.name}' ({own.name}) are not at {own.root} any more: say where "
+            "they are with --root."
+        )
+    return own.load(options.root or "")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
