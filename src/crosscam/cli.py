@@ -692,7 +692,11 @@ def _data(options: argparse.Namespace) -> int:
 def _holdout(options: argparse.Namespace) -> int:
     from crosscam.data.holdout import hold_out
 
-    dataset = _read(options.name, options.root, options.option, partial=options.partial)
+    settings = options.option
+    # Where own pictures have no splits, half of the people would be test people, and be lost here.
+    if options.name in ("folder", "csv") and not any("train_fraction" in s for s in settings):
+        settings = [*settings, "train_fraction=1"]
+    dataset = _read(options.name, options.root, settings, partial=options.partial)
     found = hold_out(dataset, options.out, people=options.people, seed=options.seed)
     print(f"{options.out}: {found.text()}")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
