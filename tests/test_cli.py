@@ -21,6 +21,7 @@ from toy import write_market
 from crosscam import embedder, evaluate
 from crosscam.cli import SPIN, main
 from crosscam.data import datasets
+from crosscam.encoder import Encoder
 from crosscam.errors import CheckpointError
 from crosscam.image import decode
 from crosscam.models import resolve
@@ -475,6 +476,8 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
             "pictures of 1 x 1 pixels do not fit",
         ),
         (["evaluate", "/nowhere"], "not a run folder"),
+        (["evaluate", "peopel"], "hsv, pixels, people, people-small. Did you mean 'people'?"),
+        (["calibrate", "peopel", "--pairs", "/x"], "Did you mean 'people'?"),
         (["export", str(resolve("people")), "/x"], "is an encoder: the network alone"),
         (["evaluate", "hsv"], "give --data and --root"),
         (["evaluate", "hsv", "--data", "market1501"], "--data needs --root"),
@@ -582,6 +585,105 @@ def test_places_that_cannot_be_written_are_named(
         assert "file" in said
 
 
+def test_places_are_looked_at_before_the_work(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    query = str(next((toys / "query").iterdir()))
+    own = ["--data", "market1501", "--root", str(toys), "--partial"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(embedder, "load", never)
+    monkeypatch.setattr(Encoder, "load", never)
+    for arguments in (
+        ["evaluate", "hsv", *own, "--out", str(file)],
+        ["search", query, "--gallery", str(toys), "--model", "hsv", "--out", str(file / "a.html")],
+        ["embed", str(toys), "--model", "people-small", "-o", str(file / "f.npz")],
+        ["calibrate", "people-small", *own, "--out", str(file)],
+    ):
+        assert main(arguments) == 1
+        assert str(file) in capsys.readouterr().err
+
+
+def test_figures_are_said_before_the_page_is_written(
+    toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate.Evaluation, "write", full)
+    words = ["evaluate", "hsv", "--data", "market1501", "--root", str(toys), "--partial", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "page")]) == 1
+    printed = capsys.readouterr()
+    assert "rank-1" in printed.out
+    assert "No space left" in printed.err
+
+
+def test_a_search_may_leave_out_what_cannot_be_read(
+    toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gallery = tmp_path / "mixed"
+    gallery.mkdir()
+    (gallery / "a.jpg").write_bytes(b"none")  # before those that can be read
+    pictures = sorted((toys / "query").glob("*.jpg"))[:3]
+    for name, picture in zip("bcd", pictures, strict=True):
+        shutil.copy(picture, gallery / f"{name}.jpg")
+    words = ["search", str(pictures[1]), "--model", "hsv", "--out", str(tmp_path / "p.html")]
+    words += ["--json", "--quiet", "--gallery"]
+    assert main([*words, str(gallery)]) == 1
+    assert "Or leave those of the gallery out: --skip-bad." in capsys.readouterr().err
+    assert main([*words, str(gallery), "--skip-bad"]) == 0
+    printed = capsys.readouterr()
+    assert "left out, since they cannot be used: 1\n  " in printed.err
+    assert "a.jpg" in printed.err
+    matches = json.loads(printed.out)[0]["matches"]
+    assert Path(matches[0]["path"]).name == "c.jpg"
+    assert len(matches) == 3
+    words[1] = str(gallery / "a.jpg")
+    assert main([*words, str(gallery), "--skip-bad"]) == 1
+    assert "a query picture cannot be used: " in capsys.readouterr().err
+    for name in "bcd":
+        (gallery / f"{name}.jpg").unlink()
+    words[1] = str(pictures[1])
+    assert main([*words, str(gallery), "--skip-bad"]) == 1
+    assert "no picture of the gallery can be used: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["hsv", "people-small"])
+def test_search_and_evaluation_go_without_pytorch(model: str, toys: Path, tmp_path: Path) -> None:
+    data = ["--data", "market1501", "--root", str(toys), "--partial"]
+    query = str(next((toys / "query").iterdir()))
+    page = str(tmp_path / "p.html")
+    for words in (
+        ["evaluate", model, *data, "--quiet"],
+        ["search", query, "--gallery", str(toys / "query"), "--model", model, "--out", page],
+    ):
+        done = without_pytorch(words)
+        assert done.returncode == 0, done.stderr
+    assert Path(page).is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [["methods"], ["describe", "mpn"], ["train", "cpu", "data.root=/x"],
+              ["train", "cpu", "--lr", "1"], ["export", "run", "out"]],
+)  # fmt: skip
+def test_what_needs_pytorch_says_so(words: list[str]) -> None:
+    done = without_pytorch(words)
+    assert done.returncode == 1
+    assert done.stderr == "crosscam: PyTorch is needed for this: pip install torch\n"
+
+
+def without_pytorch(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command where PyTorch cannot be imported."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from crosscam.cli import main; sys.exit(main())"
+    )
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+
+
 def test_hidden_files_of_a_gallery_are_passed_over(
     run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -606,6 +708,25 @@ def test_a_run_works_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["evaluate", "../run", "--quiet"]) == 0
+
+
+def test_a_run_whose_data_are_not_there_asks_for_them(
+    run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved, ignore=shutil.ignore_patterns("checkpoints", "cache"))
+    recipe = moved / "recipe.yaml"
+    text = recipe.read_text()
+    asked = (
+        ("/gone", "not at /gone any more: say where they are with --root."),
+        ("''", "was not trained on a data set: give --data and --root."),
+    )
+    for root, said in asked:
+        recipe.write_text(text.replace(f"root: {toys.resolve()}", f"root: {root}"))
+        assert main(["evaluate", str(moved), "--quiet"]) == 1
+        assert said in capsys.readouterr().err
+        assert main(["evaluate", str(moved), "--root", str(toys), "--quiet"]) == 0
+        capsys.readouterr()
 
 
 def test_a_page_is_not_written_over_a_folder(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crosscam import files
-from crosscam.errors import DiskError
-from crosscam.files import disk_errors, new_folder, replacing, write_atomically
+from crosscam.errors import DiskError, InputError
+from crosscam.files import disk_errors, new_folder, replacing, require_place, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,26 @@ def test_a_folder_that_came_meanwhile_stays(tmp_path: Path) -> None:
         late()
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
     assert (tmp_path / "b" / "f").read_text() == "theirs"
+
+
+def test_a_place_is_looked_at_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    require_place(tmp_path / "a" / "b" / "f.npz")
+    require_place(tmp_path / "a" / "b", folder=True)
+    require_place(tmp_path / "file")
+    require_place(tmp_path, folder=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+    with pytest.raises(InputError, match="is a folder, and a file is written"):
+        require_place(tmp_path)
+    with pytest.raises(InputError, match="is a file, and a folder is written"):
+        require_place(tmp_path / "file", folder=True)
+    for folder in (True, False):
+        with pytest.raises(DiskError, match="Not a directory"):
+            require_place(tmp_path / "file" / "x", folder=folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_place_where_nothing_can_be_made_is_refused() -> None:
+    with pytest.raises(DiskError, match=r"could not write /proc/x/f\.npz: "):
+        require_place(Path("/proc/x/f.npz"))

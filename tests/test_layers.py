@@ -132,7 +132,7 @@ def test_importing_crosscam_and_its_command_line_brings_nothing_heavy() -> None:
 
 
 def test_what_is_deployed_brings_no_torch() -> None:
-    modules = "retrieval, image, decision, card, encoder, gallery, serve.app"
+    modules = "retrieval, image, decision, card, encoder, gallery, serve.app, search, evaluate"
     names = ", ".join(f"crosscam.{name}" for name in modules.split(", "))
     code = f"import sys, {names}; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

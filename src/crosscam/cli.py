@@ -16,7 +16,7 @@ from typing import Any
 import crosscam
 from crosscam.errors import CrosscamError, InputError, RecipeError
 from crosscam.processors import cores
-from crosscam.wording import counted, did_you_mean
+from crosscam.wording import counted, did_you_mean, first_lines
 
 __all__ = ["SPIN", "main", "told"]
 
@@ -39,11 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     unknown = [r for r in rest if r.startswith("-") or not getattr(options, "takes_settings", 0)]
-    if unknown:
-        said = _as_settings(options, words, unknown[0])
-        options.parser.error(f"unknown arguments: {' '.join(unknown)}{said}")
     options.settings = rest
-    status = told(lambda: run(options))
+
+    def known() -> int:
+        if unknown:
+            said = _as_settings(options, words, unknown[0])
+            options.parser.error(f"unknown arguments: {' '.join(unknown)}{said}")
+        return run(options)
+
+    status = told(known)
     if run is _train and os.environ.get("WORLD_SIZE", "1") != "1":
         from crosscam.training import process
 
@@ -81,6 +85,11 @@ def told(run: Callable[[], int | None]) -> int:
         return run() or 0
     except CrosscamError as error:
         print(f"crosscam: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        print("crosscam: PyTorch is needed for this: pip install torch", file=sys.stderr)
         return 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -156,6 +165,7 @@ _COMMON: dict[str, dict[str, Any]] = {
         "metavar": "FOLDER",
         "help": "pictures to check with (default: rendered people)",
     },
+    "--skip-bad": {"action": "store_true", "help": "leave out unreadable pictures"},
     "--runtime": {"choices": ("auto", "openvino", "onnxruntime", "torch"), "default": "auto"},
     "--device": {"default": "auto", "help": "cpu, cuda, cuda:0 or auto"},
     "--json": {"action": "store_true", "help": "print JSON"},
@@ -305,7 +315,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from crosscam import evaluate
+    from crosscam.files import require_place
 
+    if options.out:
+        require_place(options.out, folder=True)
     model = _model(options)
     result = evaluate.evaluate(
         model,
@@ -319,8 +332,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     # A run keeps its pages; an encoder is passed on, and pages show pictures of people.
     if out is None and (Path(options.model) / "recipe.yaml").is_file() and model.recipe:
         out = result.place_in(Path(options.model))
+    print(json.dumps(result.summary(), indent=1) if options.json else result.text(), flush=True)
     page = result.write(out) if out else None
-    print(json.dumps(result.summary(), indent=1) if options.json else result.text())
     if page and not options.json:
         print(f"page     {page}")
     return 0
@@ -344,9 +357,15 @@ def _test_set(options: argparse.Namespace, model: Any) -> Any:
         return _dataset(options)
     if options.option or options.partial:
         raise InputError("--option and --partial belong to --data: give --data and --root as well.")
-    if model.recipe is None:
+    own = model.recipe and model.recipe.data
+    if own is None or not (own.root or options.root):  # an encoder, or a run that was converted
         raise InputError(f"'{model.name}' was not trained on a data set: give --data and --root.")
-    return model.recipe.data.load(options.root or "")
+    if not options.root and not Path(own.root).exists():
+        raise InputError(
+            f"the data of '{model.name}' ({own.name}) are not at {own.root} any more: say where "
+            "they are with --root."
+        )
+    return own.load(options.root or "")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -356,19 +375,29 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, help="matches per query")
     parser.add_argument("--out", type=Path, default=Path("search.html"),
                         help="page to write, or .jpg or .png: a picture")  # fmt: skip
-    _common(parser, "--device", "--json", "--quiet")
+    _common(parser, "--skip-bad", "--device", "--json", "--quiet")
 
 
 def _search(options: argparse.Namespace) -> int:
+    from crosscam.files import require_place
     from crosscam.search import search
     from crosscam.viz import PICTURES
 
     if options.top < 1:
         raise InputError(f"--top must be 1 or more, got {options.top}.")
+    require_place(options.out)
     model = _model(options)
     found = search(
-        model, options.query, options.gallery, top=options.top, progress=not options.quiet
+        model,
+        options.query,
+        options.gallery,
+        top=options.top,
+        skip=options.skip_bad,
+        progress=not options.quiet,
     )
+    if found.failed:
+        said = f"{len(found.failed):,}{first_lines(found.failed, 20)}"
+        print(f"left out, since they cannot be used: {said}", file=sys.stderr)
     written = found.write(options.out)
     if options.json:
         rows = [
@@ -513,7 +542,7 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
                         help="file to write (default: features.npz)")  # fmt: skip
     parser.add_argument("--data", metavar="NAME", help="read the folder as this data set")
     _benchmark_arguments(parser)
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable pictures")
+    _common(parser, "--skip-bad")
     _common(parser, "--runtime", help="what computes; auto: the quickest")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 is all")
     parser.add_argument("--precision", choices=("float32", "native"), default="float32",
@@ -526,9 +555,11 @@ def _embed_arguments(parser: argparse.ArgumentParser) -> None:
 def _embed(options: argparse.Namespace) -> int:
     from crosscam.embed import embed_dataset, embed_folder
     from crosscam.encoder import Encoder
+    from crosscam.files import require_place
 
     if options.option and not options.data:
         raise InputError("--option belongs to --data: give --data as well.")
+    require_place(options.out)
     encoder = Encoder.load(
         options.model,
         runtime=options.runtime,
@@ -661,7 +692,11 @@ def _data(options: argparse.Namespace) -> int:
 def _holdout(options: argparse.Namespace) -> int:
     from crosscam.data.holdout import hold_out
 
-    dataset = _read(options.name, options.root, options.option, partial=options.partial)
+    settings = options.option
+    # Where own pictures have no splits, half of the people would be test people, and be lost here.
+    if options.name in ("folder", "csv") and not any("train_fraction" in s for s in settings):
+        settings = [*settings, "train_fraction=1"]
+    dataset = _read(options.name, options.root, settings, partial=options.partial)
     found = hold_out(dataset, options.out, people=options.people, seed=options.seed)
     print(f"{options.out}: {found.text()}")
     print(f"next:   crosscam train cpu data.name=csv data.root={options.out}")
@@ -901,6 +936,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from crosscam import calibrate
     from crosscam.decision.calibration import FILE, RATES
     from crosscam.encoder import Encoder
+    from crosscam.files import require_place
     from crosscam.models import is_shipped, resolve
 
     out = options.out or resolve(options.model)
@@ -914,6 +950,7 @@ def _calibrate(options: argparse.Namespace) -> int:
         raise InputError("give either --data and --root, or --pairs.")
     if not RATES[0] <= options.far <= RATES[-1]:  # before minutes of embedding
         raise InputError(f"--far must be in [{RATES[0]}, {RATES[-1]}], got {options.far}.")
+    require_place(out, folder=True)
     encoder = Encoder.load(options.model)
 
     def embed(paths: Sequence[Path]) -> Any:

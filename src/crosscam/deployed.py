@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import yaml
 from torch import Tensor, nn
@@ -23,7 +20,7 @@ from crosscam.recipe import Recipe, parse
 from crosscam.training import checkpoint
 from crosscam.training.process import pick_device
 
-__all__ = ["Deployed", "as_embedder", "card_of_run", "load", "training_only"]
+__all__ = ["Deployed", "card_of_run", "load", "training_only"]
 
 TERMS = {
     "rendered": "rendered people, nobody is shown; no terms",
@@ -181,30 +178,6 @@ def parts_of(method: Method) -> dict[str, tuple[int, int]]:
     """Where the vector of a method describes which part of the body."""
     slices = getattr(method, "slices", {})
     return {k: s.indices(method.dim)[:2] for k, s in slices.items()}
-
-
-def as_embedder(
-    card: Card, function: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-) -> Embedder:
-    """An encoder as what evaluation and search take."""
-    on = card.trained_on
-    return Embedder(
-        card.name,
-        card.preprocess,
-        function,
-        card.metric,
-        "rank-precision",
-        card.flip,
-        {
-            **{k: card.training[k] for k in ("seed", "epochs") if k in card.training},
-            "method": f"{card.method} ({card.format}, {card.precision})",
-            "trained_on": {
-                "title": on.title,
-                "images": on.images or 0,
-                "identities": on.identities or 0,
-            },
-        },
-    )
 
 
 def _figures(run: Path) -> list[dict[str, Any]]:

@@ -1,31 +1,33 @@
-"""Pictures to vectors: a trained run, or a classic descriptor, behind one interface."""
+"""Pictures to vectors: a run, an encoder or a classic descriptor, behind one interface.
+
+PyTorch is imported when a run is loaded: descriptors and encoders do without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from crosscam.card import is_encoder
+from crosscam.card import Card, is_encoder
 from crosscam.classic import DESCRIPTORS
 from crosscam.data.store import ImageStore
 from crosscam.errors import CheckpointError
 from crosscam.image import Preprocess
-from crosscam.methods import Method
-from crosscam.models import resolve
-from crosscam.recipe import Recipe, parse
-from crosscam.training import checkpoint
-from crosscam.training.process import pick_device
-from crosscam.training.record import read_card
-from crosscam.wording import images_of
+from crosscam.models import models, resolve
+from crosscam.wording import did_you_mean, images_of
 
-__all__ = ["Embedder", "load", "load_method", "of_method"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crosscam.methods import Method
+    from crosscam.recipe import Recipe
+
+__all__ = ["Embedder", "load", "load_method", "of_encoder", "of_method"]
 
 _CHUNK = 2048  # pictures decoded at a time: 201 MB at 256x128
 _BATCH = 64
@@ -50,8 +52,17 @@ class Embedder:
     recipe: Recipe | None = None
     method: Method | None = None  # what computes the vectors, if it was learned
 
-    def files(self, paths: Sequence[Path], *, progress: bool = False) -> Vectors:
+    def files(
+        self,
+        paths: Sequence[Path],
+        *,
+        progress: bool = False,
+        failed: dict[int, str] | None = None,
+    ) -> Vectors:
         """Vectors of picture files, [N, D].  Memory: 2,048 decoded pictures at a time.
+
+        With ``failed``, pictures that cannot be decoded are noted there by their places, with what
+        is wrong, and their rows mean nothing.
 
         Raises:
             DataError: files cannot be decoded; the message names them.
@@ -59,7 +70,10 @@ class Embedder:
         parts = []
         for start in range(0, len(paths), _CHUNK):
             some = paths[start : start + _CHUNK]
-            store = ImageStore.build(some, self.preprocess, progress=progress)
+            bad: dict[int, str] | None = None if failed is None else {}
+            store = ImageStore.build(some, self.preprocess, progress=progress, failed=bad)
+            if failed is not None and bad:
+                failed.update((start + row, why) for row, why in bad.items())
             parts.append(self.function(np.asarray(store.images)))
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
@@ -78,7 +92,8 @@ def load(source: str | Path, *, device: str = "auto", learned: bool = False) -> 
     Args:
         source: the folder, or the name of a descriptor.
         device: where a run computes.
-        learned: only a run will do, so that descriptors are not offered for one that is missing.
+        learned: only a run will do, so that descriptors and encoders are not offered for one that
+            is missing.
 
     Raises:
         CheckpointError: no such run, or one that is not finished.
@@ -97,7 +112,9 @@ def load(source: str | Path, *, device: str = "auto", learned: bool = False) -> 
     except CheckpointError as error:
         if learned or (run / "recipe.yaml").is_file() or is_encoder(run):
             raise
-        raise CheckpointError(f"{error} Or one of: {', '.join(DESCRIPTORS)}.") from error
+        names = [*DESCRIPTORS, *(model.name for model in models())]
+        near = did_you_mean(str(source), names)
+        raise CheckpointError(f"{error} Or one of: {', '.join(names)}.{near}") from error
     return of_method(method, recipe, name=str(source), device=device, card=card)
 
 
@@ -117,6 +134,10 @@ def load_method(run: Path) -> tuple[Method, Recipe, dict[str, Any]]:
             f"{run} is not a run folder (it has no recipe.yaml). Give the folder that `crosscam "
             "train` wrote."
         )
+    from crosscam.recipe import parse
+    from crosscam.training import checkpoint
+    from crosscam.training.record import read_card
+
     recipe = parse(run / "recipe.yaml")
     card = read_card(run)
     weights = checkpoint.load_weights(run / "weights.safetensors")
@@ -139,6 +160,10 @@ def of_method(
     card: dict[str, Any] | None = None,
 ) -> Embedder:
     """The embedder of a method in memory, which is put into evaluation mode."""
+    import torch
+
+    from crosscam.training.process import pick_device
+
     where = pick_device(device)
     method = method.to(where).eval()
     flip = recipe.test.flip
@@ -168,5 +193,29 @@ def of_method(
     )
 
 
+def of_encoder(card: Card, function: Callable[[npt.NDArray[np.uint8]], Vectors]) -> Embedder:
+    """An encoder as what evaluation and search take."""
+    on = card.trained_on
+    return Embedder(
+        card.name,
+        card.preprocess,
+        function,
+        card.metric,
+        "rank-precision",
+        card.flip,
+        {
+            **{k: card.training[k] for k in ("seed", "epochs") if k in card.training},
+            "method": f"{card.method} ({card.format}, {card.precision})",
+            "trained_on": {
+                "title": on.title,
+                "images": on.images or 0,
+                "identities": on.identities or 0,
+            },
+        },
+    )
+
+
 def _unit(features: Tensor) -> Tensor:
+    import torch
+
     return torch.nn.functional.normalize(features, dim=1)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "new_folder",
     "private_folder",
     "replacing",
+    "require_place",
     "sha256",
     "write_atomically",
 ]
@@ -40,7 +42,7 @@ def replacing(path: Path, last_good: str = "") -> Iterator[Path]:
         DiskError: the disk is full or cannot be written.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder, and a file is written: give the name of a file.")
+        raise InputError(_IS_FOLDER.format(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     with disk_errors(path, last_good or ("the file that was there" if path.exists() else "none")):
         try:
@@ -81,6 +83,28 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the text of ``path``; a crash leaves either the old text or the new."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_place(path: Path, *, folder: bool = False) -> None:
+    """Refuse a place that cannot be written, before long work is done for it.  Leaves nothing.
+
+    Args:
+        path: the file that will be written; folders above it may still be missing.
+        folder: it is a folder that will be written to.
+
+    Raises:
+        InputError: a folder where a file is written, or the other way around.
+        DiskError: nothing can be written there.
+    """
+    with disk_errors(path, "none"):
+        if folder and path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, and a folder is written: give another name.")
+        if not folder and path.is_dir():
+            raise InputError(_IS_FOLDER.format(path))
+        home = path if folder else path.parent
+        there = next(place for place in (home, *home.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):  # asking for leave says nothing of /proc
+            pass
 
 
 def private_folder(path: Path) -> None:
@@ -147,3 +171,5 @@ _CURES = {
         "Name a place where you may write, or get leave to write here (chmod),",
     ),
 }
+
+_IS_FOLDER = "{} is a folder, and a file is written: give the name of a file."

@@ -26,6 +26,7 @@ class Found:
     queries: list[Path]
     gallery: list[Path]
     ranking: Ranking
+    failed: tuple[str, ...] = ()  # gallery pictures that were left out, and why
 
     def rows(self) -> list[viz.Row]:
         """The ranked lists, for :mod:`crosscam.viz`."""
@@ -56,15 +57,22 @@ class Found:
 
 
 def search(
-    model: Embedder, queries: list[Path], gallery: Path, *, top: int = 10, progress: bool = False
+    model: Embedder,
+    queries: list[Path],
+    gallery: Path,
+    *,
+    top: int = 10,
+    skip: bool = False,
+    progress: bool = False,
 ) -> Found:
     """Rank all pictures below the folder ``gallery`` for each query picture.
 
-    A query that lies in the gallery itself is left out of its own list.
+    A query that lies in the gallery itself is left out of its own list.  With ``skip``, gallery
+    pictures that cannot be decoded are left out too.
 
     Raises:
         DataError: a query or the folder is missing, the folder has no pictures, or some cannot
-            be decoded.
+            be decoded; with ``skip``, a query or all of the gallery.
     """
     for query in queries:
         if not query.is_file():
@@ -72,8 +80,20 @@ def search(
     if not gallery.is_dir():
         raise DataError(f"no gallery folder at {gallery}: give a folder of pictures.")
     files = pictures_below(gallery)
-    vectors = model.files([*queries, *files], progress=progress)
-    q, g = vectors[: len(queries)], vectors[len(queries) :]
+    failed: dict[int, str] = {}
+    try:
+        vectors = model.files(
+            [*queries, *files], progress=progress, failed=failed if skip else None
+        )
+    except DataError as error:
+        raise DataError(f"{error} Or leave those of the gallery out: --skip-bad.") from error
+    first = len(queries)
+    good = [row for row in range(len(files)) if first + row not in failed]
+    if not good or min(failed, default=first) < first:
+        what = "no picture of the gallery can" if not good else "a query picture cannot"
+        raise DataError(f"{what} be used: {failed[min(failed)]}")
+    files = [files[row] for row in good]
+    q, g = vectors[:first], vectors[first:][good]
     k = min(top + 1, len(files))  # one more, in case the query itself is among them
     ranking = top_k(q, g, k, metric="cosine")
     resolved = [f.resolve() for f in files]
@@ -84,4 +104,5 @@ def search(
         kept = [c for c in range(k) if resolved[ranking.indices[row, c]] != own][:top]
         indices[row, : len(kept)] = ranking.indices[row, kept]
         scores[row, : len(kept)] = ranking.scores[row, kept]
-    return Found(model, queries, files, Ranking(indices, scores, ranking.higher_is_better))
+    ranked = Ranking(indices, scores, ranking.higher_is_better)
+    return Found(model, queries, files, ranked, tuple(failed[row] for row in sorted(failed)))

@@ -206,6 +206,29 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "is there already" in capsys.readouterr().err
 
 
+def test_own_pictures_without_splits_lose_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed(tmp_path)
+    (tmp_path / "list.csv").unlink()
+    people = tmp_path / "people"
+    people.mkdir()
+    for person in "abcde":
+        (tmp_path / person).rename(people / person)
+    rows = [f"people/{row.split(',')[0]},{row.split(',')[1]}" for row in TRAIN]
+    (tmp_path / "own.csv").write_text("\n".join(["path,pid", *rows]) + "\n")
+    for name, root in (("folder", people), ("csv", tmp_path / "own.csv")):
+        out = tmp_path / f"{name}-held.csv"
+        assert main(["data", "holdout", name, str(root), str(out), "--people", "2"]) == 0
+        with out.open() as file:
+            assert len(list(csv.DictReader(file))) == len(TRAIN)
+        capsys.readouterr()
+    half = ["data", "holdout", "folder", str(people), str(tmp_path / "half.csv"), "--people", "2"]
+    assert main([*half, "--option", "train_fraction=0.8"]) == 0
+    with (tmp_path / "half.csv").open() as file:
+        assert len({row["pid"] for row in csv.DictReader(file)}) == 4
+
+
 def test_the_list_of_the_results(real_data: Path, tmp_path: Path) -> None:
     """Made as docs/data.md says, it is the one that all figures on Market's hold-out are of."""
     name = "bounding_box_train"

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from crosscam.errors import DataError, ImageError
 from crosscam.files import disk_errors, replacing
@@ -25,6 +24,9 @@ from crosscam.image import Preprocess
 from crosscam.processors import cores
 from crosscam.types import Sample
 from crosscam.wording import counted, first_lines
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ImageStore"]
 
@@ -57,6 +59,7 @@ class ImageStore:
         cache_dir: Path | None = None,
         workers: int | None = None,
         progress: bool = False,
+        failed: dict[int, str] | None = None,
     ) -> ImageStore:
         """Decode and resize every picture.
 
@@ -69,6 +72,8 @@ class ImageStore:
                 keeps everything in memory.
             workers: decoding threads; None takes one a processor that may be used, at most 8.
             progress: show a progress bar on a terminal.
+            failed: takes the places of pictures that cannot be decoded and what is wrong with
+                them, instead of an error; they are black.  Not with ``cache_dir``.
 
         Raises:
             DataError: pictures that cannot be decoded; the message names up to five and counts
@@ -81,7 +86,7 @@ class ImageStore:
         size = int(np.prod(shape, dtype=np.int64))
         if size <= budget_bytes or cache_dir is None:
             images = np.empty(shape, np.uint8)
-            _decode_all(paths, preprocess, images, workers, progress)
+            _decode_all(paths, preprocess, images, workers, progress, failed)
             return cls(images, preprocess)
         file = cache_dir / f"{_key(paths, preprocess)}.u8"
         if not (file.is_file() and file.stat().st_size == size):
@@ -95,6 +100,8 @@ class ImageStore:
         On a GPU they must leave a third of its free memory; else they stay where they are, and
         batches travel.
         """
+        import torch
+
         images = torch.from_numpy(self.images)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
@@ -109,15 +116,17 @@ def _decode_all(
     out: npt.NDArray[np.uint8],
     workers: int | None,
     progress: bool,
+    failed: dict[int, str] | None = None,
 ) -> None:
-    failures: list[str] = []
+    failures: dict[int, str] = {} if failed is None else failed
 
     def some(start: int) -> None:
         for row in range(start, min(start + _TOGETHER, len(paths))):
             try:
                 preprocess.load(paths[row], out=out[row])
             except ImageError as error:
-                failures.append(str(error))
+                failures[row] = str(error)
+                out[row] = 0
 
     with (
         ThreadPoolExecutor(workers or min(8, cores())) as pool,
@@ -127,11 +136,11 @@ def _decode_all(
             stop = min(start + _AHEAD, len(paths))
             list(pool.map(some, range(start, stop, _TOGETHER)))
             advance(stop - start)
-    if failures:
+    if failures and failed is None:
         raise DataError(
             f"{len(failures):,} of {counted(len(paths), 'picture')} cannot be used:"
-            f"{first_lines(sorted(failures))}\n"
-            "Repair or remove them (crosscam data check NAME ROOT lists them all)."
+            f"{first_lines(sorted(failures.values()))}\n"
+            "Repair or remove them (of a data set, crosscam data check NAME ROOT lists them all)."
         )
 
 

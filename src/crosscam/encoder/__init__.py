@@ -36,9 +36,9 @@ from crosscam.encoder.runtimes import (
 )
 from crosscam.errors import CheckpointError, DataError, ImageError, InputError
 from crosscam.image import Preprocess
-from crosscam.models import resolve
+from crosscam.models import models, resolve
 from crosscam.processors import cores
-from crosscam.wording import counted, first_lines
+from crosscam.wording import counted, did_you_mean, first_lines
 
 if TYPE_CHECKING:
     from crosscam.embedder import Embedder
@@ -110,7 +110,13 @@ class Encoder:
         native = precision == "native"
         folder = resolve(path)
         if is_encoder(folder) or not (folder / "recipe.yaml").is_file():
-            card: Card | None = Card.read(folder)
+            try:
+                card: Card | None = Card.read(folder)
+            except CheckpointError as error:
+                if folder.exists():
+                    raise
+                near = did_you_mean(str(path), (model.name for model in models()))
+                raise CheckpointError(f"{error}{near}") from error
         else:
             card = None
         if card is not None:
@@ -285,10 +291,10 @@ class Encoder:
         return vectors
 
     def embedder(self) -> Embedder:
-        """The encoder as what evaluation and search of the lab take (needs PyTorch)."""
-        from crosscam import deployed
+        """The encoder as what evaluation and search of the lab take."""
+        from crosscam import embedder
 
-        return deployed.as_embedder(self.card, self)
+        return embedder.of_encoder(self.card, self)
 
     def describe(self) -> str:
         """One line: what this is and what it was trained on."""
