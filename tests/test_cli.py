@@ -475,6 +475,7 @@ def test_methods_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None
             ["describe", "baseline", "method.backbone.name=osnet_x0_25", "preprocess.size=[1,1]"],
             "pictures of 1 x 1 pixels do not fit",
         ),
+        (["describe", "finetune", "preprocess.size=[8,4]"], "preprocess.size=[32,16] is enough"),
         (["evaluate", "/nowhere"], "not a run folder"),
         (["evaluate", "peopel"], "hsv, pixels, people, people-small. Did you mean 'people'?"),
         (["calibrate", "peopel", "--pairs", "/x"], "Did you mean 'people'?"),

@@ -326,3 +326,12 @@ def test_same_as_timm(name: str, tmp_path: Path) -> None:
     assert ours.report.ignored == ("fc.bias", "fc.weight")
     with torch.no_grad():
         torch.testing.assert_close(ours(images()), theirs.forward_features(images()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "osnet_x0_25"])
+def test_the_least_size_of_instance_normalization_is_the_one_that_is_said(name: str) -> None:
+    net = backbones.build(name, ibn=True).eval()
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 32, 16)).shape[2] >= 1
+        with pytest.raises(RecipeError, match=r"preprocess\.size=\[32,16\] is enough"):
+            net(torch.zeros(1, 3, 4, 2))

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from crosscam.errors import InputError
+from crosscam.errors import InputError, RecipeError
 
 __all__ = [
     "IBN",
@@ -136,12 +136,19 @@ class InstanceNorm(nn.InstanceNorm2d):
 
     On a CPU PyTorch's own comes back channel by channel, whatever it was given, and every
     convolution behind it, forward and backward, then puts its maps in order first.
+
+    Raises ``RecipeError`` for maps of one cell, whose own mean would leave nothing of them.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=True)
 
     def forward(self, maps: Tensor) -> Tensor:
+        if maps.shape[2] * maps.shape[3] == 1:
+            raise RecipeError(
+                "the pictures are too small for a network with instance normalization: its map of "
+                "them has one cell, and needs two or more. preprocess.size=[32,16] is enough."
+            )
         normalized: Tensor = super().forward(maps)
         return normalized.contiguous(memory_format=_order(maps))
 
