@@ -14,6 +14,7 @@ import pytest
 from crosscam.errors import MissingExtraError
 from crosscam.retrieval import RerankSettings, compiled, evaluate, fallback, kernels, top_k
 from crosscam.retrieval import device as on_device
+from crosscam.retrieval.inputs import COSINE, EUCLIDEAN
 from crosscam.retrieval.pairs import FeaturePairs
 from crosscam.retrieval.rank import TileMaker
 
@@ -154,7 +155,7 @@ def test_kernels_agree_to_the_bit() -> None:
     for size in (1, 31, 32, 33, 200):
         x, y = (rng.standard_normal((50, size)).astype(np.float32) for _ in range(2))
         rows, columns = rng.integers(0, 50, (2, 300))
-        for kind in (kernels.COSINE, kernels.EUCLIDEAN):
+        for kind in (COSINE, EUCLIDEAN):
             outs = []
             for module in (compiled, fallback):
                 inverse, out = np.empty(50), np.empty(300)

@@ -359,8 +359,8 @@ def _run_search(options: argparse.Namespace) -> int:
             rerank_top=options.rerank,
         )
         said = _judged(options, gallery, found)
-        if said is not None:
-            found = replace(found, notes=[*found.notes, *said.notes])
+        notes = [] if not found.hits else [_UNCALIBRATED] if said is None else said.notes
+        found = replace(found, notes=[*found.notes, *notes])
         if options.out:
             asked: list[Path | None] = [*options.queries]
             ids = list(options.sighting)
@@ -389,6 +389,12 @@ def _run_search(options: argparse.Namespace) -> int:
         lines.append(f"page  {options.out}")
     _print(options, values, "\n".join(lines))
     return 0
+
+
+_UNCALIBRATED = (
+    "how sure this is cannot be said, since the model has no calibration: make one of pictures "
+    "like yours with crosscam calibrate, or name one with --calibration."
+)
 
 
 def _judged(options: argparse.Namespace, gallery: Any, found: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from crosscam.jit import Array, jit
-from crosscam.retrieval.kernels import COSINE
+from crosscam.retrieval.inputs import COSINE
 
 LANES = 32  # partial sums of an exact dot product; part of its definition, see exact_pairs
 SEGMENT = 256  # columns of a tile that are counted at a time: 1 KiB, stays in the L1 cache

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from crosscam.retrieval.kernels import COSINE
+from crosscam.retrieval.inputs import COSINE
 
 Array = np.ndarray[Any, Any]
 

@@ -11,10 +11,22 @@ import numpy.typing as npt
 from crosscam.errors import FeatureError
 from crosscam.wording import counted
 
-__all__ = ["Features", "Labels", "check_choice", "check_count", "check_features", "check_labels"]
+__all__ = [
+    "COSINE",
+    "EUCLIDEAN",
+    "Features",
+    "Labels",
+    "check_choice",
+    "check_count",
+    "check_features",
+    "check_labels",
+]
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+
+COSINE, EUCLIDEAN = 0, 1
+"""The kinds of scores: cosine similarity, minus the squared distance."""
 
 
 def _as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:

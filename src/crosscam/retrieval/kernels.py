@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
-__all__ = ["COSINE", "EUCLIDEAN", "load"]
-
-COSINE, EUCLIDEAN = 0, 1
-"""The kinds of scores: cosine similarity, minus the squared distance."""
+__all__ = ["load"]
 
 
 @functools.cache

@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from crosscam.retrieval.inputs import (
+    COSINE,
+    EUCLIDEAN,
     Features,
     check_choice,
     check_dimensions,
     check_norms,
 )
-from crosscam.retrieval.kernels import COSINE, EUCLIDEAN
 
 __all__ = ["FeaturePairs", "Metric", "TrackPairs"]
 

@@ -31,8 +31,7 @@ import numpy.typing as npt
 
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
-from crosscam.retrieval.inputs import check_count, check_dimensions, check_features
-from crosscam.retrieval.kernels import COSINE
+from crosscam.retrieval.inputs import COSINE, check_count, check_dimensions, check_features
 from crosscam.retrieval.lists import Lists, blocks, select
 from crosscam.retrieval.pairs import FeaturePairs, Floats, Indices, Metric, Singles
 from crosscam.retrieval.parallel import run_tasks, thread_count

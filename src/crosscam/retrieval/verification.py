@@ -21,8 +21,7 @@ import numpy.typing as npt
 from crosscam.errors import FeatureError
 from crosscam.retrieval.device import resolve_device
 from crosscam.retrieval.evaluation import SameCamera, prepare
-from crosscam.retrieval.inputs import check_count
-from crosscam.retrieval.kernels import COSINE
+from crosscam.retrieval.inputs import COSINE, check_count
 from crosscam.retrieval.lists import Lists, blocks, select
 from crosscam.retrieval.pairs import FeaturePairs, Floats, Metric
 from crosscam.retrieval.parallel import run_tasks, thread_count
