@@ -22,8 +22,6 @@ from crosscam.models import models, resolve
 from crosscam.wording import did_you_mean, images_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from crosscam.methods import Method
     from crosscam.recipe import Recipe
 
@@ -162,6 +160,7 @@ def of_method(
     """The embedder of a method in memory, which is put into evaluation mode."""
     import torch
 
+    from crosscam.methods import unit
     from crosscam.training.process import pick_device
 
     where = pick_device(device)
@@ -176,7 +175,7 @@ def of_method(
             images = recipe.preprocess.normalize_tensor(some)
             features = method.embed(images)
             if flip:
-                features = _unit(features + method.embed(images.flip(3)))
+                features = unit(features + method.embed(images.flip(3)))
             parts.append(features.float().cpu().numpy())
         return np.concatenate(parts)
 
@@ -213,9 +212,3 @@ def of_encoder(card: Card, function: Callable[[npt.NDArray[np.uint8]], Vectors])
             },
         },
     )
-
-
-def _unit(features: Tensor) -> Tensor:
-    import torch
-
-    return torch.nn.functional.normalize(features, dim=1)
