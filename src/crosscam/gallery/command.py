@@ -359,8 +359,10 @@ def _run_search(options: argparse.Namespace) -> int:
             rerank_top=options.rerank,
         )
         said = _judged(options, gallery, found)
-        notes = [] if not found.hits else [_UNCALIBRATED] if said is None else said.notes
-        found = replace(found, notes=[*found.notes, *notes])
+        if said is not None:
+            found = replace(found, notes=[*found.notes, *said.notes])
+        elif found.hits:
+            found = replace(found, notes=[*found.notes, _UNCALIBRATED])
         if options.out:
             asked: list[Path | None] = [*options.queries]
             ids = list(options.sighting)
